@@ -1,0 +1,2 @@
+//! The wire format between the BPF programs and the daemon.
+#![no_std]

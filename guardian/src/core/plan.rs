@@ -1,0 +1,56 @@
+//! What is to be written to the kernel, and what came of it.
+
+use crate::model::Route;
+
+/// One write to the kernel. Pure data: the executor interprets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Put a missing route back: `NLM_F_CREATE | NLM_F_EXCL`, so that what somebody has put there
+    /// meanwhile wins.
+    Add(Route),
+    /// Put a missing route back beside others of the same key: `NLM_F_CREATE | NLM_F_APPEND`.
+    Append(Route),
+    /// Undo a replace: `NLM_F_CREATE | NLM_F_REPLACE`.
+    Replace(Route),
+    /// Take away a route that the guardian itself wrote after its owner had withdrawn it.
+    Remove(Route),
+}
+
+impl Action {
+    /// The route it is about.
+    pub const fn route(&self) -> &Route {
+        match self {
+            Self::Add(route) | Self::Append(route) | Self::Replace(route) | Self::Remove(route) => route,
+        }
+    }
+
+    /// The word for people: `add`, `append`, `replace`, `remove`.
+    pub const fn verb(&self) -> &'static str {
+        match self {
+            Self::Add(_) => "add",
+            Self::Append(_) => "append",
+            Self::Replace(_) => "replace",
+            Self::Remove(_) => "remove",
+        }
+    }
+}
+
+/// What came of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The kernel did it, and what it says it holds now (its echo of the request) is what was asked.
+    Verified,
+    /// The kernel did it, but holds something else than what was asked, or did not say what.
+    Differs(Option<Route>),
+    /// `EEXIST`: somebody else has put a route of this key there.
+    Exists,
+    /// `ESRCH` to a removal: it was gone already.
+    Gone,
+    /// The kernel refused.
+    Refused {
+        /// The error number, positive.
+        errno: i32,
+        /// The kernel's own words (`NLMSGERR_ATTR_MSG`), where it had any.
+        message: Option<String>,
+    },
+}

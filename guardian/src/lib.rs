@@ -1,0 +1,14 @@
+//! The route guardian, as a library for its binary and its tests.
+//!
+//! A folder a subject; arrows only point down: `model` < `core` < (`netlink`, `sensor`, `attribution`) <
+//! `surface` < `daemon` < `cli`.
+
+pub mod attribution;
+pub mod cli;
+pub mod config;
+pub mod core;
+pub mod daemon;
+pub mod model;
+pub mod netlink;
+pub mod sensor;
+pub mod surface;

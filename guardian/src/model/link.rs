@@ -1,0 +1,62 @@
+//! Network interfaces, as far as routes need them.
+
+use std::collections::HashMap;
+
+/// `IFF_UP` of `include/uapi/linux/if.h`.
+const IFF_UP: u32 = 1;
+
+/// A network interface of the guarded namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's `ifindex`, always above zero.
+    pub index: u32,
+    /// The name, at most 15 bytes; bytes that are not UTF-8 are replaced.
+    pub name: String,
+    /// `ifi_flags`: `IFF_UP` and the others.
+    pub flags: u32,
+}
+
+impl Link {
+    /// Whether it is administratively up.
+    pub const fn is_up(&self) -> bool {
+        self.flags & IFF_UP != 0
+    }
+}
+
+/// The interfaces of the namespace by ifindex.
+#[derive(Clone, Debug, Default)]
+pub struct Links(HashMap<u32, Link>);
+
+impl Links {
+    /// The link with this ifindex.
+    pub fn get(&self, index: u32) -> Option<&Link> {
+        self.0.get(&index)
+    }
+
+    /// The name of the link with this ifindex, or `if<index>`, the form that `ip` uses for links it
+    /// cannot name.
+    pub fn name(&self, index: u32) -> String {
+        self.get(index).map_or_else(|| format!("if{index}"), |link| link.name.clone())
+    }
+
+    /// Records a link as it is now; returns what was known of it.
+    pub fn set(&mut self, link: Link) -> Option<Link> {
+        self.0.insert(link.index, link)
+    }
+
+    /// Forgets a link; returns what was known of it.
+    pub fn remove(&mut self, index: u32) -> Option<Link> {
+        self.0.remove(&index)
+    }
+
+    /// All links, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.0.values()
+    }
+}
+
+impl FromIterator<Link> for Links {
+    fn from_iter<I: IntoIterator<Item = Link>>(links: I) -> Self {
+        Self(links.into_iter().map(|link| (link.index, link)).collect())
+    }
+}

@@ -1,0 +1,218 @@
+//! The event record: what the journal, `events -o json` and scripts hold on to.
+//!
+//! The field names and words are an outer interface; add to them, never rename or drop.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    actor::{ActorClass, Confidence},
+    prefix::Family,
+};
+
+/// Makes a word list usable as record field, metric label and command-line value.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vmeta])* #[serde(rename = $word)] $variant,)+ }
+
+        impl $name {
+            /// All of them, for metrics that exist from the start.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word used in records and labels.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// The kinds of kernel objects.
+    ObjectKind {
+        /// A network interface.
+        Link = "link",
+        /// An address on an interface.
+        Address = "address",
+        /// A route.
+        Route = "route",
+        /// A policy rule.
+        Rule = "rule",
+        /// A nexthop object.
+        Nexthop = "nexthop",
+    }
+}
+
+words! {
+    /// What happened to the object.
+    Change {
+        /// It is gone.
+        Deleted = "deleted",
+        /// Another took its place.
+        Replaced = "replaced",
+        /// It is there, but different.
+        Changed = "changed",
+        /// It is there, but down.
+        Down = "down",
+    }
+}
+
+words! {
+    /// By which path it happened.
+    Cause {
+        /// Somebody asked for exactly this.
+        Request = "request",
+        /// Somebody replaced it.
+        Replace = "replace",
+        /// Its link went down.
+        LinkDown = "link_down",
+        /// Its link was deleted.
+        LinkRemoved = "link_removed",
+        /// An address it depends on was removed.
+        AddressRemoved = "address_removed",
+        /// The nexthop object it refers to was removed.
+        NexthopRemoved = "nexthop_removed",
+        /// The kernel did it by itself.
+        Kernel = "kernel",
+        /// Found missing by a resync; nobody saw it go.
+        Unknown = "unknown",
+    }
+}
+
+words! {
+    /// Whose change it was.
+    Verdict {
+        /// Not the owner's: undone.
+        Foreign = "foreign",
+        /// The owner's: obeyed.
+        Owner = "owner",
+        /// The kernel's own.
+        Kernel = "kernel",
+        /// Nobody can say.
+        Unknown = "unknown",
+    }
+}
+
+words! {
+    /// What the guardian did about it.
+    Outcome {
+        /// Put back, and verified.
+        Restored = "restored",
+        /// Somebody else had put it back first.
+        AlreadyPresent = "already_present",
+        /// Observe mode: seen, not touched.
+        Observed = "observed",
+        /// The owner's change: obeyed.
+        Allowed = "allowed",
+        /// Held back by damping, or until what it needs is there; see `error`.
+        Held = "held",
+        /// The kernel refused; see `error`.
+        Failed = "failed",
+    }
+}
+
+/// The object of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Its address family; `None` for links.
+    pub family: Option<Family>,
+    /// What it is known by: a prefix, an interface name, a rule's priority.
+    pub key: String,
+    /// The routing table, for routes and rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// What `ip` would print.
+    pub text: String,
+}
+
+/// An ancestor of an actor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AncestorRecord {
+    /// The process id.
+    pub pid: u32,
+    /// What it calls itself.
+    pub comm: String,
+    /// Its executable.
+    pub exe: Option<String>,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+}
+
+/// The actor behind a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorRecord {
+    /// Which of the fixed kinds it is.
+    pub class: ActorClass,
+    /// The process id in the initial pid namespace; `None` for the kernel and the unknown.
+    pub pid: Option<u32>,
+    /// When it started, in nanoseconds since boot: with the pid, which run of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ns: Option<u64>,
+    /// What it calls itself; for the kernel, the thread or reason.
+    pub comm: String,
+    /// Its executable.
+    pub exe: Option<String>,
+    /// Its arguments, possibly cut (`argv_cut`).
+    pub argv: Vec<String>,
+    /// Whether `argv` was cut.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub argv_cut: bool,
+    /// The real user id.
+    pub uid: Option<u32>,
+    /// The audit login uid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_uid: Option<u32>,
+    /// The cgroup path.
+    pub cgroup: Option<String>,
+    /// The systemd unit.
+    pub unit: Option<String>,
+    /// The container id.
+    pub container: Option<String>,
+    /// The pod.
+    pub pod: Option<String>,
+    /// Its ancestors, the parent first.
+    pub ancestors: Vec<AncestorRecord>,
+    /// How sure this is.
+    pub confidence: Confidence,
+}
+
+/// One change to a guarded object and what was done about it.
+///
+/// A later line with the same `id` supersedes an earlier one: what was held may be restored later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// A ULID.
+    pub id: String,
+    /// The ULID of the incident: the changes of one actor in one burst.
+    pub incident: String,
+    /// When the kernel made the change: RFC 3339 in UTC with microseconds.
+    pub time: String,
+    /// What was changed.
+    pub object: ObjectRecord,
+    /// How.
+    pub change: Change,
+    /// By which path.
+    pub cause: Cause,
+    /// By whom.
+    pub actor: ActorRecord,
+    /// Whose change it counts as.
+    pub verdict: Verdict,
+    /// What was done.
+    pub outcome: Outcome,
+    /// From the kernel's stamp to the guardian's decision, in microseconds.
+    pub detection_us: Option<u64>,
+    /// From the kernel's stamp to the verified restore, in microseconds.
+    pub outage_us: Option<u64>,
+    /// Why it failed or is held.
+    pub error: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! The lab: private network namespaces with kube-router-like state.
