@@ -32,7 +32,8 @@ impl Cgroups {
     /// How many paths are remembered. When it is full, all are forgotten: to ask again costs microseconds.
     const PATHS: usize = 1024;
 
-    /// Finds the hierarchies in `/proc/self/mountinfo`. Without any, paths come from `/proc/PID/cgroup` alone.
+    /// Finds the hierarchies in `/proc/self/mountinfo`. Without any, paths come from `/proc/PID/cgroup`
+    /// alone.
     pub fn discover() -> Self {
         let mounts = File::open("/proc/self/mountinfo").map_or_else(
             |_| Vec::new(),
@@ -54,8 +55,9 @@ impl Cgroups {
     /// The path of a cgroup in its hierarchy, `None` where nobody can tell any more: the cgroup was removed
     /// and the process is gone.
     ///
-    /// By the id, which also works when the process is gone, or else from `/proc/PID/cgroup`. On hybrid hosts the other
-    /// way round, because there a container may have a place in the version 1 hierarchies only.
+    /// By the id, which also works when the process is gone, or else from `/proc/PID/cgroup`. On hybrid
+    /// hosts the other way round, because there a container may have a place in the version 1 hierarchies
+    /// only.
     pub fn path(&mut self, cgroup_id: u64, process: ProcessId) -> Option<Arc<str>> {
         let from_process = || parse_membership(&procfs::cgroup(process)?).map(Arc::from);
         if self.hybrid {
@@ -96,8 +98,8 @@ impl Mount {
     /// Opens the cgroup by its id (needs `CAP_DAC_READ_SEARCH`) and asks what the open file is called.
     fn path(&self, cgroup_id: u64) -> Option<String> {
         let handle = KernfsHandle { bytes: 8, kind: FILEID_KERNFS, id: cgroup_id };
-        // SAFETY: the handle lives across the call and is as long as it says (8 bytes after the two header words),
-        // and the mount point is an open file.
+        // SAFETY: the handle lives across the call and is as long as it says (8 bytes after the two header
+        // words), and the mount point is an open file.
         let fd = unsafe {
             libc::syscall(
                 libc::SYS_open_by_handle_at,
@@ -146,8 +148,8 @@ fn parse_mount(line: &str) -> Option<MountLine> {
     Some(MountLine { unified, root: fields.next()?.to_owned(), point: fields.next()?.into() })
 }
 
-/// The line of `/proc/PID/cgroup` (cgroups(7)) that says most: one that names a container, then one that is not the root,
-/// then the unified hierarchy, then systemd's.
+/// The line of `/proc/PID/cgroup` (cgroups(7)) that says most: one that names a container, then one that is
+/// not the root, then the unified hierarchy, then systemd's.
 fn parse_membership(text: &str) -> Option<&str> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
@@ -219,8 +221,8 @@ impl<'a> Placement<'a> {
     }
 }
 
-/// Undoes systemd's `cg_escape`: a name that could be mistaken for a control file has an underscore put before it. (`\x2d` and
-/// the like belong to the unit's name.)
+/// Undoes systemd's `cg_escape`: a name that could be mistaken for a control file has an underscore put
+/// before it. (`\x2d` and the like belong to the unit's name.)
 fn unescape(part: &str) -> &str {
     part.strip_prefix('_').unwrap_or(part)
 }

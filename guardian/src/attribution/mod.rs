@@ -3,9 +3,9 @@
 //! Everything here is on the hot path once per process, not once per message: a process that deletes
 //! ten thousand routes is looked up once and answered ten thousand times from the same [`Actor`].
 //!
-//! Two rules keep the answer honest. `task->comm` and the arguments can be set by anybody, so they are shown and
-//! never decide whose a change is. And what is not known is said to be not known: [`Confidence::Partial`]
-//! where the executable, the arguments or a part of the family tree is missing.
+//! Two rules keep the answer honest. `task->comm` and the arguments can be set by anybody, so they are
+//! shown and never decide whose a change is. And what is not known is said to be not known:
+//! [`Confidence::Partial`] where the executable, the arguments or a part of the family tree is missing.
 
 pub mod cgroup;
 pub mod class;

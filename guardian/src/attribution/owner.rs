@@ -9,8 +9,8 @@ use crate::model::{Actor, Process};
 
 /// Who may change the scope: a process whose executable or whose cgroup is the owner's.
 ///
-/// Never decided by `comm` or the arguments, which anyone can set; a process whose executable nobody knows is the owner
-/// by its cgroup at most.
+/// Never decided by `comm` or the arguments, which anyone can set; a process whose executable nobody knows
+/// is the owner by its cgroup at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnerRule {
     exe: Vec<String>,
@@ -37,8 +37,8 @@ pub enum OwnerError {
 }
 
 impl OwnerRule {
-    /// Compiles the `[owner]` section: absolute paths of executables, globs on cgroup paths (`*` also matches `/`),
-    /// and whether a process that an owner has started is one too.
+    /// Compiles the `[owner]` section: absolute paths of executables, globs on cgroup paths (`*` also
+    /// matches `/`), and whether a process that an owner has started is one too.
     ///
     /// A path that is a symbolic link here and now stands for its target as well.
     pub fn new(exe: &[String], cgroup: &[String], children: bool) -> Result<Self, OwnerError> {
@@ -60,8 +60,8 @@ impl OwnerRule {
 
     /// Whether the actor is the owner.
     ///
-    /// Ancestors count by their executables. The cgroup that counts is the actor's own: children are born into
-    /// their parent's (`cgroup_can_fork`), and whoever was moved out of it was moved on purpose.
+    /// Ancestors count by their executables. The cgroup that counts is the actor's own: children are born
+    /// into their parent's (`cgroup_can_fork`), and whoever was moved out of it was moved on purpose.
     pub fn is_owner(&self, actor: &Actor) -> bool {
         let Actor::Process { process, ancestors, cgroup, .. } = actor else { return false };
         self.has_exe(process)

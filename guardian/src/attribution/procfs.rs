@@ -11,8 +11,8 @@ use crate::model::{Process, ProcessId};
 
 /// Reads a process; `None` where there is none with this pid, or it is gone before its name could be read.
 ///
-/// Everything is read below one open directory, which stays bound to this run of the pid: a reuse of
-/// the pid meanwhile cannot mix two processes. What cannot be read (the executable of a kernel thread, or of a
+/// Everything is read below one open directory, which stays bound to this run of the pid: a reuse of the
+/// pid meanwhile cannot mix two processes. What cannot be read (the executable of a kernel thread, or of a
 /// process of another user without `CAP_SYS_PTRACE`) is left out.
 ///
 /// Start times count in ticks of 10 ms, cgroup ids are not told (0). A process adopted by another has
@@ -56,9 +56,9 @@ pub fn all() -> impl Iterator<Item = Process> {
     pids.into_iter().filter_map(read)
 }
 
-/// The program of a path, without the suffix that the kernel appends (`d_path`) when the file was deleted, or replaced
-/// by another, since. A file that is really called so cannot be told from it; only who may write next to the
-/// program can make one.
+/// The program of a path, without the suffix that the kernel appends (`d_path`) when the file was deleted,
+/// or replaced by another, since. A file that is really called so cannot be told from it; only who may
+/// write next to the program can make one.
 pub fn without_deleted(path: &str) -> &str {
     path.strip_suffix(" (deleted)").unwrap_or(path)
 }
@@ -212,8 +212,8 @@ mod tests {
         assert_eq!(parse_uid("Name:\tx\n"), None);
     }
 
-    /// A shell that says so when it runs, and then waits for its end. (Before, it may be between two programs: the
-    /// kernel lets the parent of a vfork go on before the arguments are in place.)
+    /// A shell that says so when it runs, and then waits for its end. (Before, it may be between two
+    /// programs: the kernel lets the parent of a vfork go on before the arguments are in place.)
     fn shell(program: &str, arguments: &[&str]) -> Running {
         let mut child =
             Running::start(Command::new(program).args(["-c", "echo; read never"]).args(arguments));

@@ -12,9 +12,9 @@ use crate::model::{Actor, Confidence, Process, ProcessId};
 /// and the kernel truncates (`nsec_to_clock_t`).
 pub const TICK_NS: u64 = 10_000_000;
 
-/// Whether both are the same run of a pid, as far as can be told: start times are compared in ticks, because
-/// /proc knows no better, and a start time of 0 is one that is not known. Two runs of one pid within a tick would need
-/// the whole pid space to be used up in it.
+/// Whether both are the same run of a pid, as far as can be told: start times are compared in ticks,
+/// because /proc knows no better, and a start time of 0 is one that is not known. Two runs of one pid
+/// within a tick would need the whole pid space to be used up in it.
 pub const fn same_run(a: ProcessId, b: ProcessId) -> bool {
     a.tgid == b.tgid && (a.start_ns == 0 || b.start_ns == 0 || a.start_ns / TICK_NS == b.start_ns / TICK_NS)
 }
@@ -30,8 +30,8 @@ pub type Ask<'a> = &'a dyn Fn(ProcessId) -> Option<Process>;
 /// A bounded memory of processes, by pid, with the last actor built for each.
 ///
 /// When it is full, the one that was not used for longest goes, roughly: a queue in order of arrival, where
-/// whoever was used since it was last looked at goes to the back once more (the *clock* algorithm). So PID 1 and
-/// the shells stay and the thousand short-lived children pass through.
+/// whoever was used since it was last looked at goes to the back once more (the *clock* algorithm). So PID
+/// 1 and the shells stay and the thousand short-lived children pass through.
 pub struct ProcessTable {
     entries: HashMap<u32, Entry>,
     /// Every key of `entries` exactly once.
@@ -102,8 +102,9 @@ impl ProcessTable {
         self.evictions
     }
 
-    /// Takes a process as it is now. Another program in the same run makes the next answer a new one. A record that
-    /// tells nothing new changes nothing, nor does one of an earlier run of the pid, which is late.
+    /// Takes a process as it is now. Another program in the same run makes the next answer a new one. A
+    /// record that tells nothing new changes nothing, nor does one of an earlier run of the pid, which is
+    /// late.
     ///
     /// The parent that is known stays: what changes later is only who adopted an orphan.
     pub fn learn(&mut self, mut process: Process) {
@@ -136,8 +137,8 @@ impl ProcessTable {
         }
     }
 
-    /// Notes that the process is gone. It stays, for its late messages and its children's family trees, but is among
-    /// the first to be forgotten.
+    /// Notes that the process is gone. It stays, for its late messages and its children's family trees, but
+    /// is among the first to be forgotten.
     pub fn exited(&mut self, id: ProcessId) {
         if let Some(entry) = self.entries.get_mut(&id.tgid)
             && same_run(entry.id, id)
@@ -149,8 +150,8 @@ impl ProcessTable {
 
     /// The answer that was given for this task before, if nothing speaks against it.
     ///
-    /// A name that was not seen in this process before does: it may have executed another program
-    /// where no sensor tells us so. So do another user and another cgroup, and a gap that was filled meanwhile.
+    /// A name that was not seen in this process before does: it may have executed another program where no
+    /// sensor tells us so. So do another user and another cgroup, and a gap that was filled meanwhile.
     pub fn cached(&mut self, task: &TaskFacts) -> Option<Arc<Actor>> {
         let filled = self.filled;
         let entry = self.entries.get_mut(&task.id.tgid).filter(|entry| same_run(entry.id, task.id))?;
@@ -183,8 +184,8 @@ impl ProcessTable {
 
     /// The process of a task, with the user and the cgroup that the task has now.
     ///
-    /// Where the task has a name that was not seen before, the process is asked for again: without an exec sensor
-    /// that is how another program in the same process is noticed.
+    /// Where the task has a name that was not seen before, the process is asked for again: without an exec
+    /// sensor that is how another program in the same process is noticed.
     pub fn subject(&mut self, task: &TaskFacts, ask: Ask) -> Option<Arc<Process>> {
         let mut process = self.process(task.id, ask)?;
         if self.may_be_stale(task, &process)
@@ -292,8 +293,8 @@ impl ProcessTable {
     }
 }
 
-/// Whether a record of the same run describes the program that is known already, or (of a process on its way out,
-/// whose memory is gone) none.
+/// Whether a record of the same run describes the program that is known already, or (of a process on its
+/// way out, whose memory is gone) none.
 fn tells_nothing_new(known: &Process, now: &Process) -> bool {
     let gone = now.exe.is_none() && known.exe.is_some();
     gone || (now.exe == known.exe && now.argv == known.argv && now.argv_cut == known.argv_cut)

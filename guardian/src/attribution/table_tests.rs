@@ -85,7 +85,8 @@ fn gaps_loops_and_depth_make_it_incomplete() {
 
 #[test]
 fn nobody_descends_from_someone_younger() {
-    // Pid 5 was reused: its holder is younger than its alleged child, whose record has no start time for its parent.
+    // Pid 5 was reused: its holder is younger than its alleged child, whose record has no start time for
+    // its parent.
     let mut child = process(7, 5);
     child.parent = Some(ProcessId { tgid: 5, start_ns: 0 });
     let mut reused = process(5, 1);
