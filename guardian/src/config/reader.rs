@@ -100,7 +100,8 @@ fn nearest<'k>(dotted: &str, all: &[&'k str]) -> Option<&'k str> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     all.iter()
         .map(|&key| {
-            let whole = strsim::jaro_winkler(dotted, key);
+            let alike = dotted.contains('.') == key.contains('.');
+            let whole = if alike { strsim::jaro_winkler(dotted, key) } else { 0.0 };
             let part = strsim::jaro_winkler(&last(dotted), &last(key)) - 0.02;
             (key, whole.max(part))
         })

@@ -1,1 +1,6 @@
-//! surface
+//! What operators see and ask: journal, metrics, HTTP, the control socket, and text for people.
+
+pub mod journal;
+pub mod query;
+#[cfg(test)]
+pub(crate) mod sample;
