@@ -12,7 +12,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn all(dir: &Path) -> query::Found {
-    query::read(dir, &Query::default()).unwrap()
+    query::read(dir, &Query::default(), Query::READ).unwrap()
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn what_is_appended_is_found_newest_last() {
     let found = all(dir.path());
     assert_eq!(found.events, (0..5).map(sample::networkd).collect::<Vec<_>>());
     let last = Query { last: Some(2), ..Query::default() };
-    assert_eq!(query::read(dir.path(), &last).unwrap().events, [sample::networkd(3), sample::networkd(4)]);
+    assert_eq!(query::read(dir.path(), &last, Query::READ).unwrap().events, [sample::networkd(3), sample::networkd(4)]);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn queries_restrict() {
     journal.append(&sample::script(2));
     journal.append(&sample::nobody(3));
     let ids = |query: Query| -> Vec<String> {
-        let found = query::read(dir.path(), &query).unwrap();
+        let found = query::read(dir.path(), &query, Query::READ).unwrap();
         found.events.into_iter().map(|e| e.id.trim_start_matches("01JD").trim_start_matches('0').into()).collect()
     };
     let object = |text: &str| ids(Query { object: Some(text.into()), ..Query::default() });

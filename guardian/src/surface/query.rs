@@ -24,7 +24,7 @@ pub struct Query {
     pub since: Option<Timestamp>,
     /// Only events before this time.
     pub until: Option<Timestamp>,
-    /// Only the last so many; never more than [`Query::MOST`].
+    /// Only the last so many.
     pub last: Option<usize>,
     /// Only objects whose text or key has this in it, or whose prefix lies in it.
     pub object: Option<String>,
@@ -35,8 +35,11 @@ pub struct Query {
 }
 
 impl Query {
-    /// The most events of one answer: what a person or a script can hold, and the daemon's memory too.
-    pub const MOST: usize = 10_000;
+    /// The most events of one answer of the daemon, which has to hold them: some 5 MB.
+    pub const SERVED: usize = 2_000;
+
+    /// The most events that are read from the files directly.
+    pub const READ: usize = 100_000;
 
     /// Whether an event is wanted, but for [`Query::last`].
     pub fn matches(&self, event: &EventRecord) -> bool {
@@ -77,13 +80,13 @@ pub struct Found {
     pub events: Vec<EventRecord>,
     /// Lines that are no event: torn by a crash, or not ours.
     pub torn: u64,
-    /// Older events that were left out because there were more than [`Query::MOST`].
+    /// Older events that were left out because there were too many.
     pub left_out: u64,
 }
 
-/// Reads the journal in `dir`. An absent journal is an empty one.
-pub fn read(dir: &Path, query: &Query) -> io::Result<Found> {
-    let mut window = Window::new(query.last.unwrap_or(Query::MOST).min(Query::MOST));
+/// Reads the journal in `dir`, at most the last `most` events. An absent journal is an empty one.
+pub fn read(dir: &Path, query: &Query, most: usize) -> io::Result<Found> {
+    let mut window = Window::new(query.last.unwrap_or(most).min(most));
     let mut torn = 0;
     for path in journal::segments(dir) {
         match File::open(&path) {
@@ -93,7 +96,7 @@ pub fn read(dir: &Path, query: &Query) -> io::Result<Found> {
             Err(error) => return Err(error),
         }
     }
-    let left_out = if query.last.is_some_and(|last| last <= Query::MOST) { 0 } else { window.dropped };
+    let left_out = if query.last.is_some_and(|last| last <= most) { 0 } else { window.dropped };
     Ok(Found { events: window.events.into_iter().collect(), torn, left_out })
 }
 

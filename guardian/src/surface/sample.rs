@@ -1,9 +1,13 @@
 //! Event records for the tests of the surfaces.
 
-use crate::model::{
-    ActorClass, Confidence, Family,
-    record::{
-        ActorRecord, AncestorRecord, Cause, Change, EventRecord, ObjectKind, ObjectRecord, Outcome, Verdict,
+use super::report::{HeldReport, ObjectCounts, SensorReport, StatusReport};
+use crate::{
+    config::Mode,
+    model::{
+        ActorClass, Confidence, Family,
+        record::{
+            ActorRecord, AncestorRecord, Cause, Change, EventRecord, ObjectKind, ObjectRecord, Outcome, Verdict,
+        },
     },
 };
 
@@ -103,4 +107,53 @@ pub fn nobody(n: u32) -> EventRecord {
     event.outage_us = Some(2_004_311);
     event.detection_us = Some(80);
     event
+}
+
+/// A daemon that holds an object back.
+pub fn status() -> StatusReport {
+    StatusReport {
+        version: "0.1.0".into(),
+        node: "node-7".into(),
+        pid: 4242,
+        mode: Mode::Restore,
+        profile: "kube-router".into(),
+        uptime_s: 4 * 86_400 + 2 * 3_600 + 120,
+        netns: 4_026_531_840,
+        ready: true,
+        objects: vec![
+            ObjectCounts {
+                kind: ObjectKind::Route,
+                family: Some(Family::Inet),
+                protected: 42,
+                missing: 0,
+                held: 0,
+            },
+            ObjectCounts {
+                kind: ObjectKind::Route,
+                family: Some(Family::Inet6),
+                protected: 40,
+                missing: 1,
+                held: 1,
+            },
+        ],
+        sensors: vec![
+            SensorReport { name: "tap".into(), attached: true, why: None },
+            SensorReport {
+                name: "exec".into(),
+                attached: false,
+                why: Some("the kernel refused: operation not permitted".into()),
+            },
+            SensorReport { name: "netlink".into(), attached: true, why: None },
+        ],
+        degraded: vec!["the exec sensor is not attached: short-lived processes may go unnamed".into()],
+        lost: [("ringbuf".to_owned(), 0), ("netlink".to_owned(), 0)].into(),
+        resyncs: [("start".to_owned(), 1), ("netlink".to_owned(), 2)].into(),
+        last: Some(networkd(11)),
+        held: vec![HeldReport {
+            object: script(1).object,
+            actor: "ip[1234567] <script>".into(),
+            why: "undone 5 times by the same actor".into(),
+            retry_in_ms: Some(38_000),
+        }],
+    }
 }
