@@ -432,7 +432,9 @@ impl Config {
         if let Some(entry) = damping.take("burst") {
             let burst = entry.read(problems, |v| match u32::try_from(integer(v, "5")?) {
                 Ok(burst) if burst > 0 => Ok(burst),
-                _ => Err("at least 1 restore must be allowed; to touch nothing, set mode = \"observe\"".into()),
+                _ => {
+                    Err("at least 1 restore must be allowed; to touch nothing, set mode = \"observe\"".into())
+                }
             });
             set(&mut self.damping.burst, burst);
         }
@@ -472,7 +474,8 @@ impl Config {
 
         let mut control = root.section("control", problems);
         if let Some(entry) = control.take("socket") {
-            let socket = entry.read(problems, |v| values::socket(text(v, "/run/route-guardian/control.sock")?));
+            let socket =
+                entry.read(problems, |v| values::socket(text(v, "/run/route-guardian/control.sock")?));
             set(&mut self.control.socket, socket);
         }
         control.finish(&all_keys(), problems);

@@ -29,6 +29,9 @@ pub(super) fn find(name: &str) -> Result<(String, String), ConfigError> {
     let known: Vec<&str> = names().collect();
     Err(ConfigError::whole(
         format!("profile {name}"),
-        format!("there is no such profile; built in: {}; or give the absolute path of a file", known.join(", ")),
+        format!(
+            "there is no such profile; built in: {}; or give the absolute path of a file",
+            known.join(", ")
+        ),
     ))
 }

@@ -110,11 +110,11 @@ fn errors_name_file_line_key_and_what_would_be_right() {
             "config.toml:2: scope.settle: there is no such key; did you mean `restore.settle`?",
         ),
         ("[scoop]\nlinks = []\n", "config.toml:1: scoop: there is no such key; did you mean `scope`?"),
+        ("[http]\nzzz = 1\n", "config.toml:2: http.zzz: there is no such key here; known are listen"),
         (
-            "[http]\nzzz = 1\n",
-            "config.toml:2: http.zzz: there is no such key here; known are listen",
+            "mode = \"enforce\"",
+            "config.toml:1: mode: `enforce` is not a mode: write \"observe\" or \"restore\"",
         ),
-        ("mode = \"enforce\"", "config.toml:1: mode: `enforce` is not a mode: write \"observe\" or \"restore\""),
         ("mode = 3", "config.toml:1: mode: found the number 3 where a text belongs: write \"restore\""),
         (
             "http = \"127.0.0.1:1\"",
@@ -149,7 +149,10 @@ fn errors_name_file_line_key_and_what_would_be_right() {
             "[restore]\nsettle = \"2\"",
             "config.toml:2: restore.settle: `2` has no unit: write 2s for seconds, or ms, m, h",
         ),
-        ("[restore]\nsettle = 2", "config.toml:2: restore.settle: found the number 2 where a text belongs: write \"2s\""),
+        (
+            "[restore]\nsettle = 2",
+            "config.toml:2: restore.settle: found the number 2 where a text belongs: write \"2s\"",
+        ),
         (
             "[owner]\nabsent_after = \"soon\"",
             "config.toml:2: owner.absent_after: `soon` is not a duration: write a number with its unit, such as \

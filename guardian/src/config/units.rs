@@ -1,6 +1,6 @@
 //! Durations and sizes as people write them: a number with its unit.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 /// The units of time, the longest first, in nanoseconds.
 const TIME: [(&str, u64); 7] = [
@@ -73,7 +73,7 @@ pub fn format_duration(duration: Duration) -> String {
     let mut out = String::new();
     for (unit, nanos) in TIME {
         if rest >= nanos {
-            out += &format!("{}{unit}", rest / nanos);
+            let _ = write!(out, "{}{unit}", rest / nanos);
             rest %= nanos;
         }
     }
@@ -93,8 +93,11 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 
 /// Writes a size so that [`parse_size`] reads the same back.
 pub fn format_size(bytes: u64) -> String {
-    let (unit, scale) =
-        SIZE.into_iter().take(4).find(|(_, scale)| bytes >= *scale && bytes % scale == 0).unwrap_or(("B", 1));
+    let (unit, scale) = SIZE
+        .into_iter()
+        .take(4)
+        .find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale))
+        .unwrap_or(("B", 1));
     format!("{}{unit}", bytes / scale)
 }
 
@@ -144,7 +147,8 @@ mod tests {
 
     #[test]
     fn wrong_durations_say_what_would_be_right() {
-        for text in ["", "s", "2", "2 parsecs", "-1s", "1.s", "1..5s", "99999999999999999999s", "never", "é"] {
+        for text in ["", "s", "2", "2 parsecs", "-1s", "1.s", "1..5s", "99999999999999999999s", "never", "é"]
+        {
             let error = parse_duration(text).unwrap_err().to_string();
             assert!(error.contains(text) && (error.contains("2s") || error.contains("15m")), "{error}");
         }

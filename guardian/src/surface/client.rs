@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("route-guardian is not running: nobody listens on {0}")]
+    #[error("no guardian is running: nobody listens on {0}")]
     NotRunning(PathBuf),
     /// The socket is not for this user.
     #[error("permission denied on {0}: it is for root and the socket's group")]

@@ -54,7 +54,9 @@ pub enum ControlError {
     #[error("{0} is there and is not a socket; remove it, or set [control] socket or --socket")]
     NotASocket(PathBuf),
     /// The kernel refused.
-    #[error("cannot open the control socket {path}: {error}; set [control] socket or --socket to another path")]
+    #[error(
+        "cannot open the control socket {path}: {error}; set [control] socket or --socket to another path"
+    )]
     Open {
         /// The path.
         path: PathBuf,
@@ -244,7 +246,8 @@ async fn send_journal(
     query: Query,
 ) -> io::Result<Vec<Word>> {
     let dir = sources.state_dir.clone();
-    let found = spawn_blocking(move || query::read(&dir, &query, Query::SERVED)).await.map_err(io::Error::other)?;
+    let found =
+        spawn_blocking(move || query::read(&dir, &query, Query::SERVED)).await.map_err(io::Error::other)?;
     let found = match found {
         Ok(found) => found,
         Err(error) => {
@@ -303,7 +306,9 @@ async fn send_coming(
 async fn send(write: &mut (impl tokio::io::AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(reply)?;
     line.push(b'\n');
-    timeout(CLIENT_PATIENCE, write.write_all(&line)).await.map_err(|_| io::Error::from(ErrorKind::TimedOut))?
+    timeout(CLIENT_PATIENCE, write.write_all(&line))
+        .await
+        .map_err(|_| io::Error::from(ErrorKind::TimedOut))?
 }
 
 #[cfg(test)]

@@ -23,12 +23,8 @@ fn edges() -> Edges {
     let events = events();
     let metrics = Metrics::new("0", "0").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let sources = Sources {
-        guard,
-        events: events.clone(),
-        metrics: metrics.clone(),
-        state_dir: dir.path().to_owned(),
-    };
+    let sources =
+        Sources { guard, events: events.clone(), metrics: metrics.clone(), state_dir: dir.path().to_owned() };
     let control = Control::bind(&dir.path().join("s")).unwrap();
     runtime.spawn(control.serve(sources));
     runtime.spawn(guard_of_constants(questions));
@@ -43,7 +39,8 @@ async fn guard_of_constants(mut questions: mpsc::Receiver<Ask>) {
     while let Some(question) = questions.recv().await {
         match question {
             Ask::Snapshot(reply) => {
-                let snapshot = Snapshot { netns: 7, objects: vec![sample::networkd(1).object], ..Snapshot::default() };
+                let snapshot =
+                    Snapshot { netns: 7, objects: vec![sample::networkd(1).object], ..Snapshot::default() };
                 let _ = reply.send(snapshot);
             }
             Ask::Diff { desired, reply } => {
@@ -146,7 +143,8 @@ fn a_live_socket_is_refused_and_a_stale_one_replaced() {
     let path = dir.path().join("run/s");
     let first = Control::bind(&path).unwrap();
     assert!(matches!(Control::bind(&path), Err(ControlError::InUse(_))));
-    let not_running = |path: &Path| matches!(client::ask(path, &Request::Status), Err(ClientError::NotRunning(_)));
+    let not_running =
+        |path: &Path| matches!(client::ask(path, &Request::Status), Err(ClientError::NotRunning(_)));
     drop(first);
     assert!(!path.exists() && not_running(&path));
 

@@ -25,7 +25,9 @@ use tokio::{
 
 use super::{
     ask::{Ask, Asker},
-    listener, metrics::Metrics, openmetrics, page,
+    listener,
+    metrics::Metrics,
+    openmetrics, page,
 };
 
 /// How long a loop may take to show that it turns.
@@ -41,7 +43,9 @@ const IDLE_MAX: Duration = Duration::from_secs(150);
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// Somebody has it.
-    #[error("{addr} is in use{by}; set [http] listen or --listen to another address, or \"\" to switch it off")]
+    #[error(
+        "{addr} is in use{by}; set [http] listen or --listen to another address, or \"\" to switch it off"
+    )]
     InUse {
         /// The address.
         addr: SocketAddr,
@@ -244,7 +248,11 @@ mod pass {
     use super::{Held, IDLE_MAX};
 
     impl AsyncRead for Held {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            to: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             let read = Pin::new(&mut self.stream).poll_read(cx, to);
             if read.is_ready() {
                 let later = Instant::now() + IDLE_MAX;
@@ -257,7 +265,11 @@ mod pass {
     }
 
     impl AsyncWrite for Held {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            from: &[u8],
+        ) -> Poll<io::Result<usize>> {
             Pin::new(&mut self.stream).poll_write(cx, from)
         }
 

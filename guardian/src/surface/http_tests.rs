@@ -12,8 +12,7 @@ fn serve(answers: usize, ready: bool) -> (SocketAddr, Metrics) {
     let (guard, mut questions) = Asker::channel();
     let (ask, mut pulses) = mpsc::channel::<oneshot::Sender<()>>(1);
     let metrics = Metrics::new("0.1.0", "abc").unwrap();
-    let sources =
-        Sources { guard, pulses: vec![Pulse { name: "journal", ask }], metrics: metrics.clone() };
+    let sources = Sources { guard, pulses: vec![Pulse { name: "journal", ask }], metrics: metrics.clone() };
     let http = Http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = http.addr().unwrap();
     thread::spawn(move || {
@@ -74,7 +73,10 @@ fn a_stuck_loop_is_named() {
     let (addr, _) = serve(0, true);
     let text = fetch(addr, "/healthz", "");
     assert!(text.starts_with("HTTP/1.1 503"), "{text}");
-    assert!(text.ends_with("\r\n\r\nguard: the guard loop did not answer within 1s: it is stuck\n"), "{text}");
+    assert!(
+        text.ends_with("\r\n\r\nguard: the guard loop did not answer within 1s: it is stuck\n"),
+        "{text}"
+    );
     assert!(fetch(addr, "/metrics", "").starts_with("HTTP/1.1 200"));
 }
 

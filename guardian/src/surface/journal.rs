@@ -24,7 +24,9 @@ const WAITING_MAX: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// It cannot be made.
-    #[error("cannot make the state folder {dir}: {error}; set [state] dir or --state-dir to a folder that can be written")]
+    #[error(
+        "cannot make the state folder {dir}: {error}; set [state] dir or --state-dir to a folder that can be written"
+    )]
     Make {
         /// The folder.
         dir: PathBuf,
@@ -32,7 +34,9 @@ pub enum StateError {
         error: io::Error,
     },
     /// It cannot be written.
-    #[error("cannot write to the state folder {dir}: {error}; set [state] dir or --state-dir to a folder that can be written")]
+    #[error(
+        "cannot write to the state folder {dir}: {error}; set [state] dir or --state-dir to a folder that can be written"
+    )]
     Write {
         /// The folder.
         dir: PathBuf,
@@ -175,8 +179,7 @@ impl Journal {
     /// Opens the written segment and cuts off a line that a crash or a full disk left torn.
     fn reopen(&mut self) -> io::Result<()> {
         let path = segment(&self.dir, 0);
-        let mut file =
-            OpenOptions::new().create(true).read(true).append(true).mode(0o640).open(&path)?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).mode(0o640).open(&path)?;
         let end = whole_lines(&mut file)?;
         if end < file.metadata()?.len() {
             file.set_len(end)?;

@@ -25,7 +25,10 @@ fn what_is_appended_is_found_newest_last() {
     let found = all(dir.path());
     assert_eq!(found.events, (0..5).map(sample::networkd).collect::<Vec<_>>());
     let last = Query { last: Some(2), ..Query::default() };
-    assert_eq!(query::read(dir.path(), &last, Query::READ).unwrap().events, [sample::networkd(3), sample::networkd(4)]);
+    assert_eq!(
+        query::read(dir.path(), &last, Query::READ).unwrap().events,
+        [sample::networkd(3), sample::networkd(4)]
+    );
 }
 
 #[test]
@@ -117,7 +120,11 @@ fn queries_restrict() {
     journal.append(&sample::nobody(3));
     let ids = |query: Query| -> Vec<String> {
         let found = query::read(dir.path(), &query, Query::READ).unwrap();
-        found.events.into_iter().map(|e| e.id.trim_start_matches("01JD").trim_start_matches('0').into()).collect()
+        found
+            .events
+            .into_iter()
+            .map(|e| e.id.trim_start_matches("01JD").trim_start_matches('0').into())
+            .collect()
     };
     let object = |text: &str| ids(Query { object: Some(text.into()), ..Query::default() });
     let actor = |text: &str| ids(Query { actor: Some(text.into()), ..Query::default() });

@@ -17,7 +17,9 @@ pub(super) fn holder(addr: SocketAddr) -> Option<String> {
         .collect();
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let name = process.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else { continue };
+        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else {
+            continue;
+        };
         // Processes end meanwhile, and those of others cannot be looked into.
         let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
         let mut targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());

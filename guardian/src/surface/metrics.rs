@@ -157,9 +157,17 @@ impl Metrics {
                 "From the kernel's change to the guardian's decision.",
                 &DETECTION,
             )?,
-            outage: histogram("outage_seconds", "From the kernel's change to the verified restore.", &OUTAGE)?,
+            outage: histogram(
+                "outage_seconds",
+                "From the kernel's change to the verified restore.",
+                &OUTAGE,
+            )?,
             lost: counter("events_lost_total", "Events lost, by where. A resync follows.", &["stage"])?,
-            resyncs: counter("resyncs_total", "Times the kernel's state was read again, by why.", &["reason"])?,
+            resyncs: counter(
+                "resyncs_total",
+                "Times the kernel's state was read again, by why.",
+                &["reason"],
+            )?,
             sensors: gauge("sensor_attached", "1 for each sensor that is attached.", &["sensor"])?,
             damping: counter(
                 "damping_transitions_total",
@@ -278,7 +286,8 @@ impl Metrics {
         let object = event.object.kind.as_str();
         let family = family_label(event.object.family);
         self.restores.with_label_values(&[object, family, event.outcome.as_str()]).inc();
-        if let (Outcome::Restored | Outcome::AlreadyPresent, Some(micros)) = (event.outcome, event.outage_us) {
+        if let (Outcome::Restored | Outcome::AlreadyPresent, Some(micros)) = (event.outcome, event.outage_us)
+        {
             self.outage.with_label_values(&[object]).observe(micros as f64 / 1e6);
         }
     }
@@ -336,7 +345,10 @@ impl Metrics {
 
     /// The resyncs so far, by reason.
     pub fn resyncs(&self) -> BTreeMap<String, u64> {
-        RESYNC_REASONS.iter().map(|s| ((*s).to_owned(), self.resyncs.with_label_values(&[*s]).get())).collect()
+        RESYNC_REASONS
+            .iter()
+            .map(|s| ((*s).to_owned(), self.resyncs.with_label_values(&[*s]).get()))
+            .collect()
     }
 
     /// Everything as it is now, sorted by name.
@@ -380,10 +392,7 @@ mod tests {
             ("protected_objects{family=\"inet\",object=\"route\"}", 0.0),
             ("missing_objects{family=\"inet6\",object=\"route\"}", 0.0),
             ("held_objects{family=\"inet\",object=\"route\"}", 0.0),
-            (
-                "deletions_total{cause=\"request\",family=\"inet\",object=\"route\",verdict=\"foreign\"}",
-                0.0,
-            ),
+            ("deletions_total{cause=\"request\",family=\"inet\",object=\"route\",verdict=\"foreign\"}", 0.0),
             ("actor_deletions_total{actor=\"networkd\"}", 0.0),
             ("restores_total{family=\"inet\",object=\"route\",outcome=\"restored\"}", 0.0),
             ("attributions_total{confidence=\"none\"}", 0.0),
@@ -398,7 +407,10 @@ mod tests {
             ("last_resync_timestamp_seconds", 0.0),
             ("config_last_reload_successful", 1.0),
         ] {
-            assert!((value(&before, &format!("{PREFIX}_{name}")) - expected).abs() < 1e-9, "{name}\n{before}");
+            assert!(
+                (value(&before, &format!("{PREFIX}_{name}")) - expected).abs() < 1e-9,
+                "{name}\n{before}"
+            );
         }
         for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
             assert!(value(&before, name) >= 0.0, "{name}");

@@ -3,8 +3,8 @@
 pub mod ask;
 pub mod client;
 pub mod control;
-pub mod journal;
 pub mod http;
+pub mod journal;
 mod listener;
 pub mod metrics;
 pub mod openmetrics;

@@ -1,4 +1,4 @@
-//! OpenMetrics 1.0 (<https://github.com/OpenObservability/OpenMetrics>), for those who ask for it.
+//! `OpenMetrics` 1.0 (<https://github.com/OpenObservability/OpenMetrics>), for those who ask for it.
 //!
 //! It differs from the older text format in small things: `# TYPE` names a counter without `_total`, every
 //! number of a bucket is written as a float, and `# EOF` ends the text.
@@ -10,7 +10,7 @@ use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 /// The content type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether an `Accept` header prefers OpenMetrics to the older text format.
+/// Whether an `Accept` header prefers `OpenMetrics` to the older text format.
 pub fn preferred(accept: &str) -> bool {
     let weight = |wanted: &str| {
         accept
@@ -50,7 +50,13 @@ pub fn encode(families: &[MetricFamily]) -> String {
             let labels = metric.get_label();
             match kind {
                 MetricType::COUNTER => {
-                    sample(&mut out, &format!("{name}_total"), labels, None, metric.get_counter().get_value());
+                    sample(
+                        &mut out,
+                        &format!("{name}_total"),
+                        labels,
+                        None,
+                        metric.get_counter().get_value(),
+                    );
                 }
                 MetricType::GAUGE => sample(&mut out, name, labels, None, metric.get_gauge().get_value()),
                 _ => {
@@ -135,7 +141,9 @@ mod tests {
                           q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert!(preferred(prometheus));
         assert!(preferred("application/openmetrics-text"));
-        for other in ["", "*/*", "text/plain", "text/html,*/*", "application/openmetrics-text;q=0.3,text/plain"] {
+        for other in
+            ["", "*/*", "text/plain", "text/html,*/*", "application/openmetrics-text;q=0.3,text/plain"]
+        {
             assert!(!preferred(other), "{other}");
         }
         assert!(!preferred("application/openmetrics-text;q=0"));

@@ -219,7 +219,8 @@ mod tests {
             text: text.into(),
             ..sample::networkd(1).object
         };
-        let desired = [route("a", "a dev x"), route("b", "b dev x"), route("c", "c dev x"), route("c", "c dev y")];
+        let desired =
+            [route("a", "a dev x"), route("b", "b dev x"), route("c", "c dev x"), route("c", "c dev y")];
         let observed = [route("a", "a dev x"), route("c", "c dev y"), route("c", "c dev z"), route("d", "d")];
         let report = DiffReport::between(&desired, &observed);
         assert_eq!(report.missing, [route("b", "b dev x")]);

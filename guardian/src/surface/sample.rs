@@ -6,7 +6,8 @@ use crate::{
     model::{
         ActorClass, Confidence, Family,
         record::{
-            ActorRecord, AncestorRecord, Cause, Change, EventRecord, ObjectKind, ObjectRecord, Outcome, Verdict,
+            ActorRecord, AncestorRecord, Cause, Change, EventRecord, ObjectKind, ObjectRecord, Outcome,
+            Verdict,
         },
     },
 };

@@ -26,9 +26,10 @@ impl EventTable {
     /// A table that is wide enough for the actors of `events`; with none, for any.
     pub fn new(style: &Style, events: &[EventRecord]) -> Self {
         let widest = events.iter().map(|event| width(&actor_name(&event.actor))).max().unwrap_or(ACTOR_MOST);
-        let actor = widest.clamp(ACTOR_LEAST, ACTOR_MOST);
-        let rest = TIME + actor + VERDICT + OUTCOME + OUTAGE + GAPS;
-        let object = style.width.min(super::WIDTH_MAX).saturating_sub(rest).max(16);
+        let fixed = TIME + VERDICT + OUTCOME + OUTAGE + GAPS;
+        let rest = style.width.min(super::WIDTH_MAX).saturating_sub(fixed).max(2 * ACTOR_LEAST);
+        let actor = widest.clamp(ACTOR_LEAST, ACTOR_MOST).min(rest / 2);
+        let object = rest - actor;
         Self { style: style.clone(), actor, object, day: String::new() }
     }
 
@@ -68,15 +69,14 @@ impl EventTable {
             Verdict::Owner | Verdict::Kernel => verdict,
         };
         let outcome = style.paint(outcome_colour(event.outcome), &fit(outcome_word(event.outcome), OUTCOME));
-        let line = format!(
+        format!(
             "{}  {} {}  {}  {verdict}  {outcome}  {}",
             fit(&style.time(&event.time, "%H:%M:%S%.3f"), TIME),
             sign(event.change),
             fit(&clean(&event.object.text), self.object),
             fit(&actor_name(&event.actor), self.actor),
             style.paint(outage_colour(event), &right(&outage(event), OUTAGE)),
-        );
-        line
+        )
     }
 }
 

@@ -1,10 +1,13 @@
 //! One event told like the first page of a post-mortem: what, when, who, why, the fix, what next.
 
+use std::fmt::Write as _;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{
-    Colour, Style, WIDTH_MAX, actor_name, clean, elide, events::run, is_open, micros, process_name, remedy, wrap,
+    Colour, Style, WIDTH_MAX, actor_name, clean, elide, events::run, is_open, micros, process_name, remedy,
+    wrap,
 };
 use crate::model::{
     ActorClass, Confidence,
@@ -79,9 +82,9 @@ fn command(event: &EventRecord) -> String {
     let mut why = format!("Somebody ran `{}`", run(&actor.argv, actor.argv_cut, &clean(&actor.comm)));
     if let Some(parent) = actor.ancestors.first() {
         let name = format!("{}[{}]", process_name(parent.exe.as_deref(), &parent.comm), parent.pid);
-        why += &format!(", started by {name}");
+        let _ = write!(why, ", started by {name}");
         if parent.argv.len() > 1 {
-            why += &format!(" (`{}`)", run(&parent.argv, false, ""));
+            let _ = write!(why, " (`{}`)", run(&parent.argv, false, ""));
         }
     }
     why + "."
@@ -90,9 +93,13 @@ fn command(event: &EventRecord) -> String {
 fn next(event: &EventRecord) -> String {
     let key = clean(&event.object.key);
     match event.outcome {
-        Outcome::Held => "route-guardian status   # when it is tried again; route-guardian restore puts it back now".into(),
+        Outcome::Held => {
+            "route-guardian status   # when it is tried again; route-guardian restore puts it back now".into()
+        }
         Outcome::Failed => "route-guardian diff; route-guardian restore --dry-run".into(),
-        Outcome::Observed => format!("{}   # to see it alone; --mode restore would have put it back", of_key(&key)),
+        Outcome::Observed => {
+            format!("{}   # to see it alone; --mode restore would have put it back", of_key(&key))
+        }
         _ => of_key(&key),
     }
 }
@@ -132,7 +139,7 @@ impl Page<'_> {
     /// A line as it is.
     fn line(&mut self, label: &str, text: &str) {
         let label = self.style.paint(Colour::Strong, &format!("{label:LABEL$}"));
-        self.out += &format!("{label}{text}\n");
+        let _ = writeln!(self.out, "{label}{text}");
     }
 
     /// Text that is broken to the width.

@@ -163,9 +163,8 @@ const INTERPRETERS: [&str; 8] = ["sh", "bash", "dash", "zsh", "ash", "busybox", 
 pub(crate) fn process_name(exe: Option<&str>, comm: &str) -> String {
     let exe = exe.map(|exe| exe.strip_suffix(" (deleted)").unwrap_or(exe));
     let base = exe.and_then(|exe| exe.rsplit('/').next()).filter(|base| !base.is_empty());
-    let interpreter = |base: &str| {
-        INTERPRETERS.contains(&base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'))
-    };
+    let interpreter =
+        |base: &str| INTERPRETERS.contains(&base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'));
     clean(base.filter(|base| !interpreter(base) || comm.is_empty()).unwrap_or(comm))
 }
 

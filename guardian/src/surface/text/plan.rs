@@ -33,7 +33,11 @@ pub fn diff(style: &Style, diff: &DiffReport) -> String {
     for difference in &diff.different {
         let line = format!("~ {} {}", difference.desired.kind, clean(&difference.desired.text));
         let _ = writeln!(out, "{}", style.paint(Colour::Warn, &line));
-        let _ = writeln!(out, "{}", style.paint(Colour::Warn, &format!("  is {}", clean(&difference.observed.text))));
+        let _ = writeln!(
+            out,
+            "{}",
+            style.paint(Colour::Warn, &format!("  is {}", clean(&difference.observed.text)))
+        );
     }
     for object in &diff.extra {
         let line = format!("+ {} {}", object.kind, clean(&object.text));
@@ -60,8 +64,14 @@ pub fn diff(style: &Style, diff: &DiffReport) -> String {
 pub fn restore(style: &Style, report: &RestoreReport) -> String {
     let mut out = String::new();
     for action in &report.actions {
-        let result = action.result.as_deref().map(|result| format!(": {}", clean(result))).unwrap_or_default();
-        let line = format!("{:8} {} {}{result}", clean(&action.verb), action.object.kind, clean(&action.object.text));
+        let result =
+            action.result.as_deref().map(|result| format!(": {}", clean(result))).unwrap_or_default();
+        let line = format!(
+            "{:8} {} {}{result}",
+            clean(&action.verb),
+            action.object.kind,
+            clean(&action.object.text)
+        );
         let line = if action.failed { style.paint(Colour::Bad, &line) } else { line };
         let _ = writeln!(out, "{line}");
     }

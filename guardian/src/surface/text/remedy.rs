@@ -46,7 +46,9 @@ pub(super) const fn path(cause: Cause) -> &'static str {
             "An address that it depends on was removed: its preferred source, or the last one of its link; the \
              kernel drops such routes with it."
         }
-        Cause::NexthopRemoved => "The nexthop object that it refers to was removed, and the kernel drops it with it.",
+        Cause::NexthopRemoved => {
+            "The nexthop object that it refers to was removed, and the kernel drops it with it."
+        }
         Cause::Kernel => "The kernel did it by itself: no program asked.",
         Cause::Unknown => "Nobody saw it go: it was found missing when the state was read again.",
     }
@@ -66,12 +68,7 @@ const TABLE: [Remedy; 8] = [
             },
             FileLines {
                 file: "/etc/systemd/network/05-kube-router.network",
-                lines: &[
-                    "[Match]",
-                    "Name=kube-bridge kube-dummy-if tun-* veth*",
-                    "[Link]",
-                    "Unmanaged=yes",
-                ],
+                lines: &["[Match]", "Name=kube-bridge kube-dummy-if tun-* veth*", "[Link]", "Unmanaged=yes"],
             },
             FileLines {
                 file: "a drop-in for the .network file of the node's own interface",

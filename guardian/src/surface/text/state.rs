@@ -29,13 +29,26 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
             let _ = writeln!(out, "{label:LABEL$}{:indent$}{}", "", elide(line, room - indent));
         }
     };
-    row("Daemon:", &format!("version {}, pid {}, network namespace {}", clean(&status.version), status.pid, status.netns));
+    row(
+        "Daemon:",
+        &format!(
+            "version {}, pid {}, network namespace {}",
+            clean(&status.version),
+            status.pid,
+            status.netns
+        ),
+    );
     let objects: Vec<String> = status
         .objects
         .iter()
         .map(|counts| {
             let family = counts.family.map(|family| format!(" {family}")).unwrap_or_default();
-            format!("{}s{family} {}/{}", counts.kind, counts.protected - counts.missing.min(counts.protected), counts.protected)
+            format!(
+                "{}s{family} {}/{}",
+                counts.kind,
+                counts.protected - counts.missing.min(counts.protected),
+                counts.protected
+            )
         })
         .collect();
     row("Protected:", &or_none(&objects.join(", ")));
@@ -47,13 +60,17 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
             Some(ms) => format!("retry in {}", human_duration(Duration::from_millis(ms))),
             None => "no retry by itself".into(),
         };
-        let text = format!("  {}, {retry}: {}; {}", clean(&held.object.key), clean(&held.actor), clean(&held.why));
+        let text =
+            format!("  {}, {retry}: {}; {}", clean(&held.object.key), clean(&held.actor), clean(&held.why));
         row("", &text);
     }
     let attached = status.sensors.iter().filter(|sensor| sensor.attached).count();
     let names: Vec<&str> =
         status.sensors.iter().filter(|sensor| sensor.attached).map(|sensor| sensor.name.as_str()).collect();
-    row("Sensors:", &format!("{attached}/{} attached: {}", status.sensors.len(), or_none(&clean(&names.join(", ")))));
+    row(
+        "Sensors:",
+        &format!("{attached}/{} attached: {}", status.sensors.len(), or_none(&clean(&names.join(", ")))),
+    );
     for sensor in &status.sensors {
         if !sensor.attached || sensor.why.is_some() {
             let state = if sensor.attached { "attached" } else { "not attached" };
@@ -78,7 +95,10 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
                 None => last.outcome.to_string(),
             };
             let time = style.time(&last.time, "%Y-%m-%d %H:%M:%S");
-            row("Last:", &format!("{time} {} {} by {}", clean(&last.object.key), last.change, actor_name(&last.actor)));
+            row(
+                "Last:",
+                &format!("{time} {} {} by {}", clean(&last.object.key), last.change, actor_name(&last.actor)),
+            );
             row("", &outage);
         }
     }

@@ -76,10 +76,15 @@ fn states_as_expected() {
     let (a, b) = (sample::networkd(1).object, sample::script(1).object);
     let changed = ObjectRecord { text: a.text.clone() + " metric 5", ..a.clone() };
     let some = DiffReport::between(&[a.clone(), b.clone()], &[changed]);
-    let extra = DiffReport::between(&[a.clone()], &[a.clone(), b.clone()]);
-    let none = DiffReport::between(&[a.clone()], &[a.clone()]);
+    let one = std::slice::from_ref(&a);
+    let extra = DiffReport::between(one, &[a.clone(), b.clone()]);
+    let none = DiffReport::between(one, one);
     golden("diff.txt", &[some, extra, none].map(|report| diff(&style(), &report)).join("\n"));
-    let held = Snapshot { time: sample::networkd(1).time, netns: 4_026_531_840, objects: vec![a.clone(), b.clone()] };
+    let held = Snapshot {
+        time: sample::networkd(1).time,
+        netns: 4_026_531_840,
+        objects: vec![a.clone(), b.clone()],
+    };
     golden("snapshot.txt", &snapshot(&style(), &held));
     let action = |object: &ObjectRecord, result: Option<&str>, failed| PlannedAction {
         verb: "add".into(),
@@ -87,10 +92,14 @@ fn states_as_expected() {
         result: result.map(Into::into),
         failed,
     };
-    let plan = RestoreReport { dry_run: true, actions: vec![action(&a, None, false), action(&b, None, false)] };
+    let plan =
+        RestoreReport { dry_run: true, actions: vec![action(&a, None, false), action(&b, None, false)] };
     let done = RestoreReport {
         dry_run: false,
-        actions: vec![action(&a, Some("done"), false), action(&b, Some("Network is unreachable (101)"), true)],
+        actions: vec![
+            action(&a, Some("done"), false),
+            action(&b, Some("Network is unreachable (101)"), true),
+        ],
     };
     golden("restore.txt", &[plan, done, RestoreReport::default()].map(|r| restore(&style(), &r)).join("\n"));
 }
@@ -170,7 +179,10 @@ fn cut_text_says_so() {
 
 #[test]
 fn processes_go_by_their_executable_not_by_what_they_call_themselves() {
-    assert_eq!(process_name(Some("/usr/lib/systemd/systemd-networkd"), "systemd-network"), "systemd-networkd");
+    assert_eq!(
+        process_name(Some("/usr/lib/systemd/systemd-networkd"), "systemd-network"),
+        "systemd-networkd"
+    );
     assert_eq!(process_name(Some("/tmp/evil"), "kube-router"), "evil");
     assert_eq!(process_name(Some("/usr/bin/python3.11"), "tidy.py"), "tidy.py");
     assert_eq!(process_name(Some("/usr/bin/ip (deleted)"), "ip"), "ip");
