@@ -104,7 +104,7 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// What kube-router's kin makes: a built-in profile or the absolute path of a file
+    /// `--profile`; the help names the built-in ones.
     #[arg(long, value_name = "NAME", help = profile_help())]
     pub profile: Option<String>,
     /// observe: touch nothing; restore: undo what is not the owner's
@@ -130,7 +130,7 @@ impl RunArgs {
 
 fn profile_help() -> String {
     let names: Vec<&str> = profile::names().collect();
-    format!("The profile: {}, or the absolute path of a file", names.join(", "))
+    format!("What is guarded: {}, or the path of a profile's file", names.join(", "))
 }
 
 /// Text for people or JSON for programs.

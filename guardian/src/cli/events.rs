@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{
     Ended, Places,
@@ -86,10 +87,17 @@ pub(super) fn explain(args: &ExplainArgs, places: &Places, output: &Output) -> a
         Form::Text => output.print(&text::explain(&output.style, &event))?,
         Form::Json => {
             let explanation = Explanation::of(&event);
-            print_now(&ask::json(&serde_json::json!({"event": event, "explanation": explanation}))?)?;
+            print_now(&ask::json(&Explained { event, explanation })?)?;
         }
     }
     Ok(Ended::Well)
+}
+
+/// What `explain -o json` prints.
+#[derive(Serialize)]
+struct Explained {
+    event: EventRecord,
+    explanation: Explanation,
 }
 
 /// Asks the daemon, or where none is running, the files.
@@ -127,11 +135,11 @@ fn collect(mut replies: Replies) -> anyhow::Result<Found> {
 
 fn remark(found: &Found, query: &Query) {
     if found.torn > 0 {
-        log::warn!("{} lines of the journal are no events and were skipped", found.torn);
+        log::warn!("lines of the journal that are no events, and were skipped: {}", found.torn);
     }
     if found.left_out > 0 {
         log::warn!(
-            "{} older events were left out; ask for less with --since, --until or --object",
+            "older events that were left out: {}; ask for less with --since, --until or --object",
             found.left_out
         );
     }

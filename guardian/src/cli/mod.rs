@@ -116,7 +116,10 @@ fn overrides(common: &Common) -> Overrides {
 
 fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Ended> {
     let overrides = Overrides {
-        profile: args.profile.clone(),
+        profile: args
+            .profile
+            .as_ref()
+            .map(|name| if name.contains('/') { absolute(name) } else { name.clone() }),
         mode: args.mode(),
         listen: args.listen.clone(),
         ..overrides(common)
@@ -131,13 +134,17 @@ fn run(args: &RunArgs, common: &Common) -> anyhow::Result<Ended> {
         None => log::warn!("cannot read the capabilities from /proc/self/status; going on without the check"),
     }
     let options = RunOptions {
-        config_path: common.config.clone(),
+        config_path: common.config.as_ref().and_then(|path| std::path::absolute(path).ok()),
         overrides,
         no_bpf: args.no_bpf,
         debug_bpf: args.debug_bpf,
     };
     daemon::run(config, options)?;
     Ok(Ended::Well)
+}
+
+fn absolute(path: &str) -> String {
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
 /// Where the daemon is to be found.

@@ -1,4 +1,6 @@
-use super::*;
+use std::{fs, path::Path};
+
+use super::{load::all_keys, *};
 
 fn parse(file: &str) -> Result<Config, ConfigError> {
     Config::parse("config.toml", file, &Overrides::default())
