@@ -27,8 +27,6 @@ pub enum Input {
     Gone(ProcessId),
     /// The kernel's state, read anew.
     Dump(Dump),
-    /// An operator lets go of all that is held or waits, and wants what is missing back now.
-    Release,
 }
 
 /// The kernel's state as a dump showed it.
@@ -51,7 +49,7 @@ pub struct Dump {
 pub enum Effect {
     /// Tell the world of a change and of what came of it.
     Report(Box<Report>),
-    /// Read the kernel's routes again and feed them back.
+    /// Read the kernel's state again and feed it back.
     Reread(Reason),
     /// The guarded links are these now.
     Links(BTreeSet<u32>),
@@ -74,19 +72,22 @@ pub enum Reason {
     Lost,
     /// A message came cut.
     Truncated,
+    /// A dump was interrupted by changes each time it was tried.
+    Interrupted,
     /// An operator asked.
     Operator,
 }
 
 impl Reason {
     /// All of them, for metrics that exist from the start.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Start,
         Self::Silent,
         Self::Mismatch,
         Self::Exists,
         Self::Lost,
         Self::Truncated,
+        Self::Interrupted,
         Self::Operator,
     ];
 
@@ -99,6 +100,7 @@ impl Reason {
             Self::Exists => "exists",
             Self::Lost => "lost",
             Self::Truncated => "truncated",
+            Self::Interrupted => "interrupted",
             Self::Operator => "operator",
         }
     }
@@ -110,6 +112,8 @@ impl Reason {
 pub struct Report {
     /// Counts the changes since the guardian started.
     pub seq: u64,
+    /// Whether this change was told of before.
+    pub again: bool,
     /// The `seq` of the first change of the incident: the changes of one actor in one burst.
     pub incident: u64,
     /// When the kernel made the change.

@@ -17,7 +17,7 @@ use super::{
     suspicion::{Subject, Suspicion},
 };
 use crate::model::{
-    Actor, Link, Links, Notice, ProcessId, Route, RouteKey, Stamp,
+    Actor, Link, Links, Mode, Notice, ProcessId, Route, RouteKey, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -30,16 +30,6 @@ const INSISTING: usize = 64;
 
 /// Withdrawn destinations that are remembered.
 const WITHDRAWN: usize = 16_384;
-
-/// Whether the guardian acts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Sees and tells, touches nothing.
-    Observe,
-    /// Puts back what is lost.
-    #[default]
-    Restore,
-}
 
 /// What an operator can set.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +100,6 @@ impl Core {
             }
             Input::Gone(process) => self.process_gone(now, process),
             Input::Dump(dump) => self.dump(now, dump),
-            Input::Release => self.release(),
         }
     }
 
@@ -440,7 +429,7 @@ impl Core {
         }
         let Some(mut loss) = self.forget_loss(key) else { return false };
         loss.error = None;
-        self.effects.push(Effect::Report(Box::new(report_of(&loss, outcome, Some(at)))));
+        self.effects.push(Effect::Report(Box::new(report_of(&loss, loss.reported, outcome, Some(at)))));
         true
     }
 
@@ -450,9 +439,9 @@ impl Core {
         if loss.reported && loss.error == error {
             return;
         }
-        loss.reported = true;
+        let again = std::mem::replace(&mut loss.reported, true);
         loss.error = error;
-        let report = report_of(loss, outcome, None);
+        let report = report_of(loss, again, outcome, None);
         self.effects.push(Effect::Report(Box::new(report)));
     }
 
@@ -479,6 +468,7 @@ impl Core {
         let seq = self.next_seq();
         let report = Report {
             seq,
+            again: false,
             incident: self.incidents.of(&who.actor, who.at, seq),
             at: who.at,
             detected: now,
@@ -529,9 +519,10 @@ impl Who {
     }
 }
 
-fn report_of(loss: &Loss, outcome: Outcome, restored: Option<Stamp>) -> Report {
+fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>) -> Report {
     Report {
         seq: loss.seq,
+        again,
         incident: loss.incident,
         at: loss.at,
         detected: loss.detected,

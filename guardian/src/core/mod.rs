@@ -21,6 +21,6 @@ mod view;
 
 pub use damping::Damping;
 pub use flow::{Dump, Effect, Input, Reason, Report};
-pub use machine::{Core, Mode, Settings};
+pub use machine::{Core, Settings};
 pub use scope::Scope;
 pub use view::{Counts, Missing};

@@ -4,13 +4,13 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     damping::Culprit,
-    flow::{Effect, Reason},
+    flow::Reason,
     machine::Core,
     plan::{Action, Applied},
     rib::{Phase, Wrote},
 };
 use crate::model::{
-    Prefix, ProcessId, Route, RouteKey, Stamp,
+    Mode, Prefix, ProcessId, Route, RouteKey, Stamp,
     record::{Cause, Outcome},
 };
 
@@ -191,17 +191,30 @@ impl Core {
         }
     }
 
-    /// An operator's word: all that is missing is tried now, with a clean slate.
-    pub(super) fn release(&mut self) {
-        self.insisting.clear();
+    /// An operator's word: what is missing and chosen is tried now, with a clean slate. Returns how many.
+    pub fn release(&mut self, chosen: impl Fn(&RouteKey) -> bool) -> usize {
+        let mut released = 0;
         for key in self.rib.keys() {
-            let Some(entry) = self.rib.get_mut(&key) else { continue };
+            let Some(entry) = self.rib.get_mut(&key).filter(|_| chosen(&key)) else { continue };
             entry.forgive();
-            if entry.loss.is_some() && !entry.is_whole() {
+            if entry.loss.is_some() && !entry.is_whole() && self.settings.mode == Mode::Restore {
                 self.set_phase(key, Phase::Ready);
+                released += 1;
             }
         }
-        self.effects.push(Effect::Reread(Reason::Operator));
+        self.insisting.retain(|_, keys| {
+            keys.retain(|key| !chosen(key));
+            !keys.is_empty()
+        });
+        released
+    }
+
+    /// What would have to be written now for everything to be there, in order.
+    pub fn would_write(&self) -> Vec<Action> {
+        let mut actions: Vec<_> =
+            self.rib.iter().filter_map(|(key, entry)| Some((*key, entry.next_action()?))).collect();
+        actions.sort_by_key(|(key, action)| (rank(action), *key));
+        actions.into_iter().map(|(_, action)| action).collect()
     }
 }
 

@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use super::{
     alternatives::Alternatives,
     flow::{Dump, Effect, Input},
-    machine::{Core, Mode, Settings},
+    machine::{Core, Settings},
     plan::{Action, Applied},
     scope::Scope,
     testing::{link, route},
 };
 use crate::model::{
-    Actor, Confidence, Links, Notice, Process, ProcessId, Route, RouteKey, Stamp,
+    Actor, Confidence, Links, Mode, Notice, Process, ProcessId, Route, RouteKey, Stamp,
     record::{Outcome, Verdict},
 };
 

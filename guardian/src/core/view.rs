@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    machine::{Core, Mode, Settings},
+    machine::{Core, Settings},
     rib::Phase,
     scope::Scope,
 };
-use crate::model::{Family, Links, Route, Stamp, record::Outcome};
+use crate::model::{Actor, Family, Links, Mode, Route, Stamp, record::Outcome};
 
 /// How many objects of a family are guarded, missing and held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Missing {
     pub since: Stamp,
     /// Whether damping holds it, or it waits for what it needs.
     pub outcome: Option<Outcome>,
+    /// Who took it away.
+    pub actor: Option<Arc<Actor>>,
     /// When it is tried again, if at a set time.
     pub retry: Option<Stamp>,
     /// Why it is not back.
@@ -49,6 +51,11 @@ impl Core {
     /// Whether the guardian acts.
     pub const fn mode(&self) -> Mode {
         self.settings.mode
+    }
+
+    /// Which routes are guarded.
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// The counts of one family.
@@ -90,8 +97,9 @@ impl Core {
                 };
                 let since = loss.map_or(entry.told, |loss| loss.at);
                 let error = loss.and_then(|loss| loss.error.clone());
+                let actor = loss.map(|loss| Arc::clone(&loss.actor));
                 let retry = phase.and_then(Phase::deadline);
-                Some((*key, Missing { route, since, outcome, retry, error }))
+                Some((*key, Missing { route, since, outcome, actor, retry, error }))
             })
             .collect();
         missing.sort_by_key(|(key, _)| *key);

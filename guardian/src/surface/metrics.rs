@@ -33,10 +33,11 @@ pub const LOSS_STAGES: [&str; 5] = ["ringbuf", "netlink", "queue", "journal", "f
 
 /// Why the observed state is read again as a whole or in part.
 pub const RESYNC_REASONS: [&str; 8] =
-    ["start", "ringbuf", "netlink", "dump_interrupted", "truncated", "cascade", "request", "reload"];
+    ["start", "silent", "mismatch", "exists", "lost", "truncated", "interrupted", "operator"];
 
 /// The sensors.
-pub const SENSORS: [&str; 3] = ["tap", "exec", "netlink"];
+pub const SENSORS: [&str; 8] =
+    ["tap", "identity", "interrupt", "exec", "fork", "exit", "processes", "netlink"];
 
 /// What damping does to an object.
 pub const DAMPING_TO: [&str; 2] = ["held", "released"];
