@@ -2,7 +2,7 @@
 
 use super::read::{
     DENTRY_NAME, DENTRY_PARENT, FILE_PATH, MM_EXE, MOUNT_PARENT, MOUNT_POINT, MOUNT_VFSMOUNT, PATH_DENTRY,
-    PATH_MOUNT, QSTR_NAME, VFSMOUNT_ROOT, field, member, present, string,
+    PATH_MOUNT, QSTR_NAME, VFSMOUNT_ROOT, field, member, opaque, present, string,
 };
 use route_guardian_ebpf::{ARGV_MAX, EXE_MAX, PROCESS_EXE_CUT, PROCESS_EXE_TEXT, ProcessRecord};
 
@@ -55,7 +55,7 @@ pub(super) unsafe fn write(mm: u64, info: *mut ProcessRecord) {
             }
             let name: u64 = field(member(dentry, &DENTRY_NAME), &QSTR_NAME);
             // The mask tells the verifier what the break below tells us.
-            let at = used & (EXE_MAX as u32 - 1);
+            let at = opaque(used) & (EXE_MAX as u32 - 1);
             // SAFETY: at most `EXE_MAX` bytes from an offset below `EXE_MAX`: what does not fit into `exe`
             // falls into `argv`, see above.
             let wrote = unsafe { string(exe.add(at as usize), EXE_MAX as u32, name) };

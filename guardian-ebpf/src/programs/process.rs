@@ -2,7 +2,7 @@
 
 use super::{
     BLANK, EVENTS, PROCESSES, lost, path,
-    read::{MM_ARG_END, MM_ARG_START, TASK_COMM, TASK_MM, TASK_PARENT, field, present},
+    read::{MM_ARG_END, MM_ARG_START, TASK_COMM, TASK_MM, TASK_PARENT, field, opaque, present},
     task,
 };
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_ringbuf_output};
@@ -119,7 +119,7 @@ unsafe fn arguments(mm: u64, info: *mut ProcessRecord) {
         whole = end.wrapping_sub(start) as u32;
         if end > start {
             let wanted = if whole as usize > ARGV_MAX { ARGV_MAX as u32 } else { whole };
-            let n = (wanted.wrapping_sub(1) & (ARGV_MAX as u32 - 1)) + 1;
+            let n = (opaque(wanted).wrapping_sub(1) & (ARGV_MAX as u32 - 1)) + 1;
             // SAFETY: `n` is at most `ARGV_MAX`; the helper checks the address and does not fault pages in.
             if unsafe { bpf_probe_read_user((&raw mut (*info).argv).cast(), n, start as *const _) } == 0 {
                 kept = n;

@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
 };
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 macro_rules! declare {
     ($($name:ident: $structure:literal, $member:literal, $group:ident;)*) => {$(
@@ -53,4 +53,15 @@ pub(super) fn field<T: Copy>(base: u64, offset: &Global<u32>) -> T {
 pub(super) unsafe fn string(to: *mut u8, room: u32, address: u64) -> i64 {
     // SAFETY: the caller vouches for `to`; the helper checks the address.
     unsafe { bpf_probe_read_kernel_str(to.cast(), room, address as *const _) }
+}
+
+/// The same number, of which the compiler knows nothing: a mask applied to it stays, and tells old verifiers
+/// (before 6.2) the bounds that they do not learn from comparisons.
+#[inline(always)]
+pub(super) fn opaque(value: u32) -> u32 {
+    let mut wide = u64::from(value);
+    // SAFETY: moves a register to itself. (With no instruction at all, two source lines would share one place, which
+    // the kernel refuses in the line information.)
+    unsafe { asm!("{0} = {0}", inout(reg) wide, options(pure, nomem, nostack)) };
+    wide as u32
 }

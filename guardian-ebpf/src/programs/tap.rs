@@ -2,6 +2,7 @@
 
 use super::{
     EVENTS, debug, lost, process,
+    read::opaque,
     scope::{self, Header},
     task,
 };
@@ -12,7 +13,6 @@ use aya_ebpf::{
     macros::socket_filter,
     programs::SkBuffContext,
 };
-use core::ptr;
 use route_guardian_ebpf::{
     CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, KIND_MESSAGE, LOST_MESSAGES, LOST_TRUNCATED,
     MESSAGE_CLASSES, MESSAGE_CUT, MESSAGE_TRUNCATED, MessageHead, PROCESS_EXITED, PROCESS_TOLD,
@@ -115,17 +115,14 @@ fn deliver(ctx: &SkBuffContext, head: &mut MessageHead) {
 #[inline(always)]
 fn copy<const N: usize>(ctx: &SkBuffContext, head: &MessageHead) {
     let ring = (&raw const EVENTS).cast_mut().cast();
-    // SAFETY: the map is a ring buffer, and every way out submits or discards the room. The length is read anew
-    // so that the compiler cannot know what it was compared with: verifiers before 6.2 learn
-    // the bounds from the mask only.
+    // SAFETY: the map is a ring buffer, and every way out submits or discards the room.
     unsafe {
         let room = bpf_ringbuf_reserve(ring, (size_of::<MessageHead>() + N) as u64, 0).cast::<u8>();
         if room.is_null() {
             lost(LOST_MESSAGES);
             return;
         }
-        let kept = ptr::read_volatile(&raw const head.kept);
-        let n = (kept.wrapping_sub(1) & (N as u32 - 1)) + 1;
+        let n = (opaque(head.kept).wrapping_sub(1) & (N as u32 - 1)) + 1;
         if bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, room.add(size_of::<MessageHead>()).cast(), n) != 0 {
             lost(LOST_MESSAGES);
             bpf_ringbuf_discard(room.cast(), 0);

@@ -121,7 +121,7 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
     loader
         // Nothing here is relocated by type information, and the parsed form takes tens of megabytes.
         .btf(None)
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .verifier_log_level(if options.debug { VerifierLogLevel::default() } else { VerifierLogLevel::DISABLE })
         .map_max_entries("EVENTS", ring_bytes)
         .override_global("IDENTITY", &identity_word, true)
         .override_global("DEBUG", &debug, true)
