@@ -25,20 +25,30 @@ impl Guard {
     /// Answers one question. Who asked may have given up meanwhile.
     pub(super) async fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Heartbeat(reply) => drop(reply.send(())),
-            Ask::Status(reply) => drop(reply.send(self.status())),
-            Ask::Snapshot(reply) => drop(reply.send(self.snapshot())),
-            Ask::Diff { desired, reply } => drop(reply.send(self.diff(desired))),
+            Ask::Heartbeat(reply) => {
+                let _ = reply.send(());
+            }
+            Ask::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Ask::Snapshot(reply) => {
+                let _ = reply.send(self.snapshot());
+            }
+            Ask::Diff { desired, reply } => {
+                let _ = reply.send(self.diff(desired));
+            }
             Ask::Restore { dry_run, reply } => {
                 let report = self.restore(dry_run).await;
-                drop(reply.send(report));
+                let _ = reply.send(report);
             }
             Ask::Release { key, reply } => {
                 let chosen =
                     |k: &crate::model::RouteKey| key.as_ref().is_none_or(|key| k.dst.to_string() == *key);
-                drop(reply.send(self.core.release(chosen)));
+                let _ = reply.send(self.core.release(chosen));
             }
-            Ask::Reload(reply) => drop(reply.send(self.reload())),
+            Ask::Reload(reply) => {
+                let _ = reply.send(self.reload());
+            }
         }
     }
 

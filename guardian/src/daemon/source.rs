@@ -16,7 +16,6 @@ use crate::{
 const BATCH: usize = 256;
 
 /// The kernel's announcements.
-#[derive(Debug)]
 pub enum Source {
     /// The socket filter, which knows who.
     Tap {
@@ -48,8 +47,10 @@ impl Source {
     /// The tap as a source. To be called within the runtime.
     pub fn tap(sensors: Sensors) -> io::Result<Self> {
         let sees_interrupts = sensors.status().iter().any(|s| s.name == "interrupt" && s.attached);
-        let sensors = Box::new(AsyncFd::with_interest(sensors, Interest::READABLE)?);
-        Ok(Self::Tap { sensors, sees_interrupts })
+        // SAFETY: the descriptor is the ring's, which lives in `sensors` and is the same for as long as it
+        // lives; the AsyncFd owns `sensors` and drops the registration first.
+        let sensors = unsafe { AsyncFd::register_with_interest(sensors, Interest::READABLE)? };
+        Ok(Self::Tap { sensors: Box::new(sensors), sees_interrupts })
     }
 
     /// Waits until there is something to take, and takes of the plain socket. May be dropped at any time.

@@ -110,13 +110,17 @@ impl Btf {
     /// that have no name. `None` where there is no such structure or member, or it is a bit-field that
     /// does not begin at a byte.
     pub fn offset_of(&self, structure: &str, member: &str) -> Option<u32> {
-        self.types.iter().skip(1).find_map(|&at| {
-            let head = type_at(&self.bytes, at as usize)?;
-            let named = matches!(head.kind, KIND_STRUCT | KIND_UNION) && self.is_named(head.name, structure);
-            named.then(|| self.member_bits(&head, member, 0)).flatten()
-        })
-        .filter(|bits| bits % 8 == 0)
-        .map(|bits| bits / 8)
+        self.types
+            .iter()
+            .skip(1)
+            .find_map(|&at| {
+                let head = type_at(&self.bytes, at as usize)?;
+                let named =
+                    matches!(head.kind, KIND_STRUCT | KIND_UNION) && self.is_named(head.name, structure);
+                named.then(|| self.member_bits(&head, member, 0)).flatten()
+            })
+            .filter(|bits| bits % 8 == 0)
+            .map(|bits| bits / 8)
     }
 
     fn member_bits(&self, of: &Type, wanted: &str, depth: u32) -> Option<u32> {

@@ -18,9 +18,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, MapData, RingBuf};
-use route_guardian_ebpf::{
-    LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY,
-};
+use route_guardian_ebpf::{LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY};
 
 pub use btf::BtfError;
 pub use processes::ProcReader;

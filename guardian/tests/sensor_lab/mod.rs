@@ -164,8 +164,10 @@ impl Lab {
     }
 
     pub fn ancestors(&self, process: &Process) -> Vec<Process> {
-        std::iter::successors(process.parent.and_then(|id| self.known(id)), |p| p.parent.and_then(|id| self.known(id)))
-            .collect()
+        std::iter::successors(process.parent.and_then(|id| self.known(id)), |p| {
+            p.parent.and_then(|id| self.known(id))
+        })
+        .collect()
     }
 }
 
