@@ -18,8 +18,8 @@ use crate::{Lab, NODE, Tethered, tethered, wait_for};
 const SCRIPT: &str = r#"
 set -e
 mount --make-rprivate /
-mount --bind "$1/run" /run
 mount --bind "$1/etc" /etc/systemd
+mount --bind "$1/run" /run
 mount -t sysfs sysfs /sys
 export SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console
 exec "$2"

@@ -87,7 +87,7 @@ fn lab_with_shapes() -> Result<(Lab, Vec<&'static str>)> {
         match lab.ip(&format!("route add {}", words(shape))) {
             Ok(_) => keys.push(shape.0),
             Err(error) if OPTIONAL.iter().any(|o| shape.1.contains(o)) => {
-                eprintln!("not on this kernel: {error}")
+                eprintln!("not on this kernel: {error}");
             }
             Err(error) => return Err(error),
         }
