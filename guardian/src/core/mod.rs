@@ -1,3 +1,26 @@
 //! The pure state machine: desired and observed state, verdicts, plans, damping.
+//!
+//! No I/O, no clock, no task: [`Core::step`] takes what happened and when, and says what is to be done.
+//! It can be replayed from a recording and tested against a model of the kernel.
 
+mod alternatives;
+mod damping;
+mod flow;
+mod incident;
+mod machine;
 pub mod plan;
+mod restore;
+mod rib;
+mod scope;
+#[cfg(test)]
+mod simulation;
+mod suspicion;
+#[cfg(test)]
+mod testing;
+mod view;
+
+pub use damping::Damping;
+pub use flow::{Dump, Effect, Input, Reason, Report};
+pub use machine::{Core, Settings};
+pub use scope::Scope;
+pub use view::{Counts, Missing};

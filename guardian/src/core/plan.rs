@@ -10,7 +10,8 @@ pub enum Action {
     Add(Route),
     /// Put a missing route back beside others of the same key: `NLM_F_CREATE | NLM_F_APPEND`.
     Append(Route),
-    /// Undo a replace: `NLM_F_CREATE | NLM_F_REPLACE`.
+    /// Undo a replace: `NLM_F_REPLACE` alone, so that what the owner has withdrawn meanwhile is not
+    /// created again.
     Replace(Route),
     /// Take away a route that the guardian itself wrote after its owner had withdrawn it.
     Remove(Route),
@@ -44,7 +45,7 @@ pub enum Applied {
     Differs(Option<Route>),
     /// `EEXIST`: somebody else has put a route of this key there.
     Exists,
-    /// `ESRCH` to a removal: it was gone already.
+    /// `ESRCH` to a removal, `ENOENT` to a replace: there is nothing of this key.
     Gone,
     /// The kernel refused.
     Refused {

@@ -23,17 +23,23 @@ impl Link {
     }
 }
 
+/// Names of removed links that are remembered, so that their routes can still be told by name.
+const GONE: usize = 1024;
+
 /// The interfaces of the namespace by ifindex.
 #[derive(Clone, Debug, Default)]
-pub struct Links(HashMap<u32, Link>);
+pub struct Links {
+    present: HashMap<u32, Link>,
+    gone: HashMap<u32, String>,
+}
 
 impl Links {
     /// The link with this ifindex.
     pub fn get(&self, index: u32) -> Option<&Link> {
-        self.0.get(&index)
+        self.present.get(&index)
     }
 
-    /// The name of the link with this ifindex, or `if<index>`, the form that `ip` uses for links it
+    /// The name of the link with this ifindex, also of one that is gone, or `if<index>`, the form that `ip` uses for links it
     /// cannot name.
     pub fn name(&self, index: u32) -> String {
         self.get(index).map_or_else(|| format!("if{index}"), |link| link.name.clone())
@@ -41,22 +47,29 @@ impl Links {
 
     /// Records a link as it is now; returns what was known of it.
     pub fn set(&mut self, link: Link) -> Option<Link> {
-        self.0.insert(link.index, link)
+        self.gone.remove(&link.index);
+        self.present.insert(link.index, link)
     }
 
     /// Forgets a link; returns what was known of it.
     pub fn remove(&mut self, index: u32) -> Option<Link> {
-        self.0.remove(&index)
+        let link = self.present.remove(&index)?;
+        if self.gone.len() >= GONE {
+            self.gone.clear();
+        }
+        self.gone.insert(index, link.name.clone());
+        Some(link)
     }
 
     /// All links, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.0.values()
+        self.present.values()
     }
 }
 
 impl FromIterator<Link> for Links {
     fn from_iter<I: IntoIterator<Item = Link>>(links: I) -> Self {
-        Self(links.into_iter().map(|link| (link.index, link)).collect())
+        let present = links.into_iter().map(|link| (link.index, link)).collect();
+        Self { present, gone: HashMap::new() }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod actor;
 pub mod link;
+mod mode;
 pub mod notice;
 pub mod prefix;
 pub mod record;
@@ -13,6 +14,7 @@ pub mod time;
 
 pub use actor::{Actor, ActorClass, Confidence, Process, ProcessId};
 pub use link::{Link, Links};
+pub use mode::Mode;
 pub use notice::{Address, Notice};
 pub use prefix::{Family, Prefix};
 pub use route::{Attribute, Leg, Route, RouteKey};

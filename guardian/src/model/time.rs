@@ -14,6 +14,7 @@ impl Stamp {
     }
 
     /// The point `delay` after `self`, at most the end of time.
+    #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)))
     }

@@ -1,0 +1,183 @@
+//! Holding back when an actor keeps undoing our restores.
+//!
+//! Per actor and object a bucket of `burst` restores, refilled slowly; when it is empty the object is held
+//! for `initial`, then twice as long each time, up to `max`. In any window of length *t* an actor gets at
+//! most `burst + 1 + t / initial` restores of an object out of us, whatever it does.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use crate::model::{Actor, ProcessId, Stamp};
+
+/// The `[damping]` section.
+#[derive(Clone, Copy, Debug)]
+pub struct Damping {
+    /// Restores per actor and object before backing off; at least 1.
+    pub burst: u32,
+    /// The first hold.
+    pub initial: Duration,
+    /// The longest hold.
+    pub max: Duration,
+}
+
+impl Default for Damping {
+    fn default() -> Self {
+        Self { burst: 5, initial: Duration::from_secs(1), max: Duration::from_secs(300) }
+    }
+}
+
+impl Damping {
+    /// One restore is earned back per ten first holds without a change.
+    fn refill(&self) -> Duration {
+        self.initial.saturating_mul(10).max(Duration::from_millis(1))
+    }
+
+    /// The hold of a level, with up to a tenth more by `salt`, so that a thousand held routes do not all
+    /// come back in the same instant.
+    fn hold(&self, level: u8, salt: u64) -> Duration {
+        let plain =
+            self.initial.saturating_mul(1u32.checked_shl(level.into()).unwrap_or(u32::MAX)).min(self.max);
+        plain + plain.mul_f64((salt % 1000) as f64 / 10_000.0)
+    }
+}
+
+/// Who is damped: all runs of one program count as one actor, else a script that starts a new process
+/// each time would never be held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Culprit {
+    /// A program, by its executable, or by what it calls itself where that is unknown.
+    Program(Box<str>),
+    /// The kernel itself.
+    Kernel,
+    /// Nobody that is known.
+    Unknown,
+}
+
+impl From<&Actor> for Culprit {
+    fn from(actor: &Actor) -> Self {
+        match actor {
+            Actor::Process { process, .. } => {
+                Self::Program(process.exe.as_deref().unwrap_or(&process.comm).into())
+            }
+            Actor::Kernel { .. } => Self::Kernel,
+            Actor::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// The account of one culprit with one object.
+#[derive(Clone, Debug)]
+pub struct Account {
+    culprit: Culprit,
+    /// Restores left, in thousandths.
+    left: u64,
+    /// Up to when the refill is reckoned.
+    reckoned: Stamp,
+    /// How many holds in a row.
+    level: u8,
+    /// The last restore, and after which process.
+    last: Option<(Stamp, Option<ProcessId>)>,
+}
+
+impl Account {
+    /// A new account, full.
+    pub fn new(culprit: Culprit, settings: &Damping, now: Stamp) -> Self {
+        let burst = if culprit == Culprit::Unknown { 1 } else { settings.burst.max(1) };
+        Self { culprit, left: u64::from(burst) * 1000, reckoned: now, level: 0, last: None }
+    }
+
+    /// Whose it is.
+    pub const fn culprit(&self) -> &Culprit {
+        &self.culprit
+    }
+
+    /// When it was last drawn on.
+    pub fn last_use(&self) -> Stamp {
+        self.last.map_or(self.reckoned, |(at, _)| at)
+    }
+
+    /// Takes one restore out; else until when to hold.
+    pub fn draw(&mut self, settings: &Damping, now: Stamp, salt: &impl Hash) -> Result<(), Stamp> {
+        let burst = if self.culprit == Culprit::Unknown { 1 } else { settings.burst.max(1) };
+        let earned = now.since(self.reckoned).as_nanos() * 1000 / settings.refill().as_nanos();
+        if earned > 0 {
+            self.left = self
+                .left
+                .saturating_add(u64::try_from(earned).unwrap_or(u64::MAX))
+                .min(u64::from(burst) * 1000);
+            self.reckoned = now;
+        }
+        if self.left >= u64::from(burst) * 1000 {
+            self.level = 0;
+        }
+        if self.left >= 1000 {
+            self.left -= 1000;
+            return Ok(());
+        }
+        let mut hasher = DefaultHasher::new();
+        (salt, self.level).hash(&mut hasher);
+        let until = now.after(settings.hold(self.level, hasher.finish()));
+        self.level = self.level.saturating_add(1);
+        // Nothing is earned while held.
+        self.reckoned = until;
+        Err(until)
+    }
+
+    /// Remembers a restore after a change by `process`.
+    pub const fn restored(&mut self, at: Stamp, process: Option<ProcessId>) {
+        self.last = Some((at, process));
+    }
+
+    /// Whether the same run of the same process undid our last restore within `window`: it insists.
+    pub fn insists(&self, at: Stamp, process: ProcessId, window: Duration) -> bool {
+        self.last.is_some_and(|(restored, by)| by == Some(process) && at.since(restored) < window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_growing_holds() {
+        let settings = Damping::default();
+        let mut now = Stamp(1);
+        let mut account = Account::new(Culprit::Kernel, &settings, now);
+        for _ in 0..5 {
+            assert!(account.draw(&settings, now, &0).is_ok());
+        }
+        let mut holds = vec![];
+        for _ in 0..12 {
+            let until = account.draw(&settings, now, &0).unwrap_err();
+            holds.push(until.since(now));
+            now = until;
+        }
+        assert!(holds[0] >= settings.initial && holds[0] < settings.initial.mul_f64(1.11));
+        assert!(holds.windows(2).all(|w| w[1] >= w[0].mul_f64(1.7) || w[1] >= settings.max));
+        assert!(holds[11] <= settings.max.mul_f64(1.11));
+    }
+
+    #[test]
+    fn a_quiet_time_forgives() {
+        let settings = Damping::default();
+        let mut account = Account::new(Culprit::Kernel, &settings, Stamp(0));
+        for _ in 0..5 {
+            account.draw(&settings, Stamp(0), &0).unwrap();
+        }
+        assert!(account.draw(&settings, Stamp(0), &0).is_err());
+        let later = Stamp(0).after(Duration::from_secs(120));
+        for _ in 0..5 {
+            assert!(account.draw(&settings, later, &0).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_unknown_get_one() {
+        let settings = Damping::default();
+        let mut account = Account::new(Culprit::Unknown, &settings, Stamp(0));
+        assert!(account.draw(&settings, Stamp(0), &0).is_ok());
+        assert!(account.draw(&settings, Stamp(0), &0).is_err());
+    }
+}

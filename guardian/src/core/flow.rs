@@ -1,0 +1,139 @@
+//! What flows into the state machine and out of it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::model::{
+    Actor, Address, Link, Notice, ProcessId, Route, Stamp,
+    record::{Cause, Change, Outcome, Verdict},
+};
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The kernel announced a change.
+    Notice {
+        /// When the kernel made it.
+        at: Stamp,
+        /// The change.
+        notice: Notice,
+        /// The netlink port of the request behind it; 0 for ioctl, sysctl and side effects.
+        port: u32,
+        /// Who made it.
+        actor: Arc<Actor>,
+        /// Whose change it counts as.
+        verdict: Verdict,
+    },
+    /// A process that had made a change is gone.
+    Gone(ProcessId),
+    /// The kernel's state, read anew.
+    Dump(Dump),
+}
+
+/// The kernel's state as a dump showed it.
+#[derive(Clone, Debug)]
+pub struct Dump {
+    /// Before the first request: what was announced later is newer than this dump.
+    pub started: Stamp,
+    /// After the last answer.
+    pub ended: Stamp,
+    /// All links, or `None` where only routes were read.
+    pub links: Option<Vec<Link>>,
+    /// All addresses, likewise.
+    pub addresses: Option<Vec<Address>>,
+    /// All routes of both families and all tables.
+    pub routes: Vec<Route>,
+}
+
+/// Something is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell the world of a change and of what came of it.
+    Report(Box<Report>),
+    /// Read the kernel's state again and feed it back.
+    Reread(Reason),
+    /// The guarded links are these now.
+    Links(BTreeSet<u32>),
+    /// An object went into a hold (`true`) or came out of it.
+    Damped(bool),
+}
+
+/// Why state is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// At start.
+    Start,
+    /// Routes may have gone without a message, with a link, an address or a nexthop object.
+    Silent,
+    /// A message does not fit what is known.
+    Mismatch,
+    /// Somebody had put there what we wanted to put.
+    Exists,
+    /// Messages were lost.
+    Lost,
+    /// A message came cut.
+    Truncated,
+    /// A dump was interrupted by changes each time it was tried.
+    Interrupted,
+    /// An operator asked.
+    Operator,
+}
+
+impl Reason {
+    /// All of them, for metrics that exist from the start.
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Silent,
+        Self::Mismatch,
+        Self::Exists,
+        Self::Lost,
+        Self::Truncated,
+        Self::Interrupted,
+        Self::Operator,
+    ];
+
+    /// The word used in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Silent => "silent",
+            Self::Mismatch => "mismatch",
+            Self::Exists => "exists",
+            Self::Lost => "lost",
+            Self::Truncated => "truncated",
+            Self::Interrupted => "interrupted",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// One change to a guarded route and what came of it so far. A later report of the same `seq`
+/// supersedes an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Counts the changes since the guardian started.
+    pub seq: u64,
+    /// Whether this change was told of before.
+    pub again: bool,
+    /// The `seq` of the first change of the incident: the changes of one actor in one burst.
+    pub incident: u64,
+    /// When the kernel made the change.
+    pub at: Stamp,
+    /// When the guardian had decided what to do.
+    pub detected: Stamp,
+    /// The route as it was before.
+    pub route: Arc<Route>,
+    /// What happened to it.
+    pub change: Change,
+    /// By which path.
+    pub cause: Cause,
+    /// By whom.
+    pub actor: Arc<Actor>,
+    /// Whose change it counts as.
+    pub verdict: Verdict,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// When it was verified to be there again.
+    pub restored: Option<Stamp>,
+    /// Why it failed or is held.
+    pub error: Option<String>,
+}

@@ -1,0 +1,543 @@
+//! The state machine: what a notification means for what is desired, observed and missing.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    alternatives::{Alternatives, Removal},
+    damping::{Culprit, Damping},
+    flow::{Effect, Input, Reason, Report},
+    incident::Incidents,
+    plan::Action,
+    rib::{Loss, Phase, Rib},
+    scope::Scope,
+    suspicion::{Subject, Suspicion},
+};
+use crate::model::{
+    Actor, Link, Links, Mode, Notice, ProcessId, Route, RouteKey, Stamp,
+    record::{Cause, Change, Outcome, Verdict},
+};
+
+/// A process that undoes a restore within this time insists: it is let finish first. `ip route flush`
+/// repeats itself until nothing is left (`iproute_flush`), and would otherwise fight for 30 s.
+const INSISTENCE: Duration = Duration::from_millis(100);
+
+/// Processes that are let finish at once; beyond it only damping holds back.
+const INSISTING: usize = 64;
+
+/// Withdrawn destinations that are remembered.
+const WITHDRAWN: usize = 16_384;
+
+/// What an operator can set.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whether the guardian acts.
+    pub mode: Mode,
+    /// How long a change of unknown origin is left alone.
+    pub settle: Duration,
+    /// How restores are held back.
+    pub damping: Damping,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { mode: Mode::Restore, settle: Duration::from_secs(2), damping: Damping::default() }
+    }
+}
+
+/// The guardian's mind. See the module's documentation.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) settings: Settings,
+    pub(super) scope: Scope,
+    pub(super) links: Links,
+    pub(super) guarded_links: BTreeSet<u32>,
+    pub(super) rib: Rib,
+    pub(super) ready: VecDeque<RouteKey>,
+    pub(super) timers: BTreeSet<(Stamp, RouteKey)>,
+    pub(super) waiting: BTreeSet<RouteKey>,
+    pub(super) insisting: HashMap<ProcessId, Vec<RouteKey>>,
+    pub(super) suspicions: Vec<Suspicion>,
+    pub(super) withdrawn: HashSet<RouteKey>,
+    pub(super) in_flight: Vec<(RouteKey, Action)>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) synced: bool,
+    incidents: Incidents,
+    seq: u64,
+}
+
+impl Core {
+    /// A core that knows nothing yet: its first [`Input::Dump`] is adopted as desired.
+    pub fn new(settings: Settings, scope: Scope) -> Self {
+        Self {
+            settings,
+            scope,
+            links: Links::default(),
+            guarded_links: BTreeSet::new(),
+            rib: Rib::default(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            insisting: HashMap::new(),
+            suspicions: Vec::new(),
+            withdrawn: HashSet::new(),
+            in_flight: Vec::new(),
+            effects: Vec::new(),
+            synced: false,
+            incidents: Incidents::default(),
+            seq: 0,
+        }
+    }
+
+    /// Takes in what happened; what is to be done about it is in [`Core::effects`] and [`Core::plan`].
+    pub fn step(&mut self, now: Stamp, input: Input) {
+        match input {
+            Input::Notice { at, notice, port, actor, verdict } => {
+                self.notice(now, notice, &Who { at, port, actor, verdict });
+            }
+            Input::Gone(process) => self.process_gone(now, process),
+            Input::Dump(dump) => self.dump(now, dump),
+        }
+    }
+
+    /// What is to be done, in order; empties the list.
+    pub fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    fn notice(&mut self, now: Stamp, notice: Notice, who: &Who) {
+        match notice {
+            Notice::RouteSet { route, replaced, appended } => {
+                self.route_set(now, Arc::new(route), replaced, appended, who);
+            }
+            Notice::RouteGone { route } => self.route_gone(now, &route, who),
+            Notice::LinkSet { link } => self.link_set(link, who),
+            Notice::LinkGone { link } => {
+                self.links.remove(link.index);
+                self.guard_link(link.index, false);
+                self.suspect(Subject::Link(link.index), Cause::LinkRemoved, who);
+            }
+            Notice::AddressSet { address } => self.help(|route| {
+                route.prefsrc() == Some(address.addr) || route.oifs().any(|oif| oif == address.link)
+            }),
+            Notice::AddressGone { address } => {
+                self.suspect(Subject::Address(address), Cause::AddressRemoved, who)
+            }
+            Notice::NexthopSet { id } => self.help(|route| route.nexthop_id() == Some(id)),
+            Notice::NexthopGone { id } => self.suspect(Subject::Nexthop(id), Cause::NexthopRemoved, who),
+        }
+    }
+
+    fn link_set(&mut self, link: Link, who: &Who) {
+        let index = link.index;
+        let up = link.is_up();
+        self.guard_link(index, self.scope.covers_link(&link.name));
+        let before = self.links.set(link);
+        if up {
+            self.help(|route| route.oifs().any(|oif| oif == index) || route.oifs().next().is_none());
+        } else if before.is_some_and(|link| link.is_up()) {
+            self.suspect(Subject::Link(index), Cause::LinkDown, who);
+        }
+    }
+
+    /// Notes whether a link is guarded, and tells when that changes.
+    pub(super) fn guard_link(&mut self, index: u32, guarded: bool) {
+        let changed =
+            if guarded { self.guarded_links.insert(index) } else { self.guarded_links.remove(&index) };
+        if changed {
+            // The last set is the one that counts.
+            self.effects.retain(|effect| !matches!(effect, Effect::Links(_)));
+            self.effects.push(Effect::Links(self.guarded_links.clone()));
+        }
+    }
+
+    fn route_set(&mut self, now: Stamp, route: Arc<Route>, replaced: bool, appended: bool, who: &Who) {
+        let key = route.key;
+        let covered = self.scope.covers(&route, &self.links);
+        if !covered && self.rib.get(&key).is_none() {
+            return;
+        }
+        let entry = self.rib.entry(key);
+        if entry.wrote.is_some_and(|wrote| who.at < wrote.sent) {
+            // It happened before our own write, which the kernel accepted: that it is there no longer is
+            // known. What the owner wanted counts all the same.
+            if who.verdict == Verdict::Owner {
+                entry.desired = if covered { [route].into_iter().collect() } else { Alternatives::default() };
+                entry.surplus = None;
+                self.withdrawn.remove(&key);
+                self.settle_accounts(key);
+            }
+            return;
+        }
+        entry.observed.set(Arc::clone(&route), replaced, appended);
+        entry.told = who.at;
+        let doubt = who.verdict == Verdict::Owner && entry.wrote.is_some_and(|wrote| wrote.is_around(who.at));
+        entry.doubt |= doubt;
+        entry.surplus = None;
+
+        let own = who.process().is_some() && entry.adder == who.process();
+        if who.verdict == Verdict::Owner || (own && !entry.is_whole()) {
+            let before = entry.desired.first_missing_in(&entry.observed).cloned();
+            if doubt {
+                entry.desired = Alternatives::default();
+                entry.observed = [Arc::clone(&route)].into_iter().collect();
+            }
+            if covered {
+                entry.desired.set(route, replaced, appended);
+            }
+            let observed = &entry.observed;
+            entry.desired.retain(|r| observed.contains(r));
+            if who.verdict == Verdict::Owner {
+                entry.adder = None;
+                self.withdrawn.remove(&key);
+            }
+            let was_lost = self.resolve(key, Outcome::AlreadyPresent, who.at);
+            if let Some(before) = before.filter(|_| !was_lost) {
+                self.tell_allowed(now, &before, Change::Replaced, Cause::Replace, who);
+            }
+        } else if entry.desired.is_empty() {
+            if covered && !self.withdrawn.contains(&key) {
+                entry.desired.set(route, false, false);
+                entry.adder = who.process();
+            }
+        } else if entry.is_whole() {
+            self.resolve(key, Outcome::AlreadyPresent, who.at);
+        } else if replaced && who.verdict == Verdict::Unknown {
+            // Nobody knows whether this was the owner: undoing it could fight kube-router.
+            let before = entry.desired.first_missing_in(&entry.observed).cloned();
+            entry.desired = entry.observed.clone();
+            if let Some(before) = before {
+                self.tell(now, &before, Change::Replaced, Cause::Replace, who, Outcome::Observed);
+            }
+        } else if let Some(loss) = entry.loss.as_mut() {
+            loss.change = Change::Replaced;
+        } else if let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() {
+            self.lose(now, key, missing, Change::Replaced, Cause::Replace, who);
+        }
+        if doubt {
+            self.reread(Reason::Mismatch);
+        }
+        self.settle_accounts(key);
+    }
+
+    fn route_gone(&mut self, now: Stamp, route: &Route, who: &Who) {
+        let key = route.key;
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        if entry.wrote.is_some_and(|wrote| who.at < wrote.sent) {
+            if who.verdict == Verdict::Owner {
+                entry.desired = Alternatives::default();
+                // To be taken away again, once it is certain that this was its last word.
+                entry.doubt = true;
+                self.withdraw(key);
+                self.forget_loss(key);
+                self.reread(Reason::Mismatch);
+            }
+            self.settle_accounts(key);
+            return;
+        }
+        let before = match entry.observed.remove(route) {
+            Removal::Removed(before) => before,
+            Removal::Unknown if who.verdict != Verdict::Owner => return,
+            Removal::Unknown | Removal::Mismatch => {
+                // What was known is wrong; a dump will tell.
+                entry.observed = Alternatives::default();
+                entry.told = who.at;
+                entry.doubt = true;
+                if who.verdict == Verdict::Owner {
+                    // Whatever it was that the owner removed, it wants nothing there.
+                    entry.desired = Alternatives::default();
+                    self.forget_loss(key);
+                    self.withdraw(key);
+                }
+                self.suspicions.push(Suspicion::new(Subject::Key(key), Cause::Request, who));
+                self.reread(Reason::Mismatch);
+                return;
+            }
+        };
+        entry.told = who.at;
+        let own = who.process().is_some() && entry.adder == who.process();
+        if who.verdict == Verdict::Owner || own {
+            if entry.wrote.is_some_and(|wrote| wrote.is_around(who.at)) {
+                entry.doubt = true;
+                self.reread(Reason::Mismatch);
+            }
+            let Some(entry) = self.rib.get_mut(&key) else { return };
+            if !matches!(entry.desired.remove(route), Removal::Removed(_)) && entry.observed.is_empty() {
+                entry.desired = Alternatives::default();
+            }
+            let gone = entry.desired.is_empty();
+            if gone && who.verdict == Verdict::Owner {
+                self.withdraw(key);
+            }
+            self.tell_allowed(now, &before, Change::Deleted, who.cause(), who);
+            if gone {
+                self.forget_loss(key);
+            }
+        } else if entry.desired.contains(&before) {
+            let change = if entry.observed.iter().any(|r| shares_a_leg(r, &before)) {
+                Change::Changed
+            } else {
+                Change::Deleted
+            };
+            self.lose(now, key, before, change, who.cause(), who);
+        }
+        self.settle_accounts(key);
+    }
+
+    /// Remembers that the owner wants nothing there: what a foreigner adds there is not adopted.
+    pub(super) fn withdraw(&mut self, key: RouteKey) {
+        if self.withdrawn.len() >= WITHDRAWN {
+            self.withdrawn.clear();
+        }
+        self.withdrawn.insert(key);
+    }
+
+    /// After a change to what is desired: queue the write that our own earlier one made necessary, and
+    /// forget keys that matter no longer.
+    pub(super) fn settle_accounts(&mut self, key: RouteKey) {
+        let Some(entry) = self.rib.get(&key) else { return };
+        if entry.is_idle() {
+            self.rib.remove(&key);
+        } else if entry.loss.is_none()
+            && !entry.doubt
+            && entry.wrote.is_some()
+            && entry.next_action().is_some()
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// A guarded route is gone or is not what it was, and its owner did not do it.
+    pub(super) fn lose(
+        &mut self,
+        now: Stamp,
+        key: RouteKey,
+        route: Arc<Route>,
+        change: Change,
+        cause: Cause,
+        who: &Who,
+    ) {
+        let pending = self.rib.get(&key).and_then(|entry| entry.loss.as_deref());
+        if pending.is_some_and(|loss| loss.phase != Phase::Left) {
+            return;
+        }
+        self.forget_loss(key);
+        let seq = self.next_seq();
+        let incident = self.incidents.of(&who.actor, who.at, seq);
+        let loss = Loss {
+            seq,
+            incident,
+            at: who.at,
+            detected: now,
+            route,
+            change,
+            cause,
+            actor: Arc::clone(&who.actor),
+            verdict: who.verdict,
+            phase: Phase::Left,
+            silent: who.port == 0,
+            attempts: 0,
+            reported: false,
+            error: None,
+        };
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        entry.loss = Some(Box::new(loss));
+        if self.settings.mode == Mode::Observe {
+            self.report(key, Outcome::Observed, None);
+        } else if who.verdict == Verdict::Unknown {
+            self.set_phase(key, Phase::Settling(who.at.after(self.settings.settle)));
+        } else if let Some(process) = self.insister(key, who) {
+            let until = now.after(self.settings.damping.initial);
+            self.insisting.entry(process).or_default().push(key);
+            self.set_phase(key, Phase::Insisted(process, until));
+        } else {
+            self.admit(now, key);
+        }
+    }
+
+    /// The process behind a loss, if it insists.
+    fn insister(&mut self, key: RouteKey, who: &Who) -> Option<ProcessId> {
+        let process = who.process()?;
+        if self.insisting.contains_key(&process) {
+            return Some(process);
+        }
+        let damping = self.settings.damping;
+        let account = self.rib.get_mut(&key)?.account(&Culprit::from(&*who.actor), &damping, who.at);
+        (account.insists(who.at, process, INSISTENCE) && self.insisting.len() < INSISTING).then_some(process)
+    }
+
+    /// Lets a loss through to the executor if its account allows, else holds it.
+    pub(super) fn admit(&mut self, now: Stamp, key: RouteKey) {
+        let damping = self.settings.damping;
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        let Some(loss) = entry.loss.as_deref() else { return };
+        let culprit = Culprit::from(&*loss.actor);
+        match entry.account(&culprit, &damping, now).draw(&damping, now, &key) {
+            Ok(()) => self.set_phase(key, Phase::Ready),
+            Err(until) => {
+                self.set_phase(key, Phase::Held(until));
+                self.effects.push(Effect::Damped(true));
+                self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
+            }
+        }
+    }
+
+    /// Moves a loss to another phase, with its timer and its place in the queues.
+    pub(super) fn set_phase(&mut self, key: RouteKey, phase: Phase) {
+        let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
+        let before = std::mem::replace(&mut loss.phase, phase);
+        self.leave_phase(key, before);
+        if let Some(at) = phase.deadline() {
+            self.timers.insert((at, key));
+        }
+        match phase {
+            Phase::Ready => self.ready.push_back(key),
+            Phase::Waiting { .. } => {
+                self.waiting.insert(key);
+            }
+            _ => {}
+        }
+    }
+
+    fn leave_phase(&mut self, key: RouteKey, phase: Phase) {
+        if let Some(at) = phase.deadline() {
+            self.timers.remove(&(at, key));
+        }
+        match phase {
+            Phase::Waiting { .. } => {
+                self.waiting.remove(&key);
+            }
+            Phase::Held(_) => self.effects.push(Effect::Damped(false)),
+            _ => {}
+        }
+    }
+
+    /// Drops a loss without a word.
+    pub(super) fn forget_loss(&mut self, key: RouteKey) -> Option<Box<Loss>> {
+        let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.take())?;
+        self.leave_phase(key, loss.phase);
+        Some(loss)
+    }
+
+    /// Ends a loss, if there is one and all is there again; tells so.
+    pub(super) fn resolve(&mut self, key: RouteKey, outcome: Outcome, at: Stamp) -> bool {
+        if !self.rib.get(&key).is_some_and(super::rib::Entry::is_whole) {
+            return false;
+        }
+        let Some(mut loss) = self.forget_loss(key) else { return false };
+        loss.error = None;
+        self.effects.push(Effect::Report(Box::new(report_of(&loss, loss.reported, outcome, Some(at)))));
+        true
+    }
+
+    /// Tells how a loss stands, once per text.
+    pub(super) fn report(&mut self, key: RouteKey, outcome: Outcome, error: Option<String>) {
+        let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
+        if loss.reported && loss.error == error {
+            return;
+        }
+        let again = std::mem::replace(&mut loss.reported, true);
+        loss.error = error;
+        let report = report_of(loss, again, outcome, None);
+        self.effects.push(Effect::Report(Box::new(report)));
+    }
+
+    pub(super) fn tell_allowed(
+        &mut self,
+        now: Stamp,
+        route: &Arc<Route>,
+        change: Change,
+        cause: Cause,
+        who: &Who,
+    ) {
+        self.tell(now, route, change, cause, who, Outcome::Allowed);
+    }
+
+    fn tell(
+        &mut self,
+        now: Stamp,
+        route: &Arc<Route>,
+        change: Change,
+        cause: Cause,
+        who: &Who,
+        outcome: Outcome,
+    ) {
+        let seq = self.next_seq();
+        let report = Report {
+            seq,
+            again: false,
+            incident: self.incidents.of(&who.actor, who.at, seq),
+            at: who.at,
+            detected: now,
+            route: Arc::clone(route),
+            change,
+            cause,
+            actor: Arc::clone(&who.actor),
+            verdict: who.verdict,
+            outcome,
+            restored: None,
+            error: None,
+        };
+        self.effects.push(Effect::Report(Box::new(report)));
+    }
+
+    pub(super) fn reread(&mut self, reason: Reason) {
+        if !self.effects.contains(&Effect::Reread(reason)) {
+            self.effects.push(Effect::Reread(reason));
+        }
+    }
+
+    const fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+}
+
+/// Who made a change, and when.
+#[derive(Clone, Debug)]
+pub(super) struct Who {
+    pub at: Stamp,
+    pub port: u32,
+    pub actor: Arc<Actor>,
+    pub verdict: Verdict,
+}
+
+impl Who {
+    /// The process of a change that is neither the owner's nor unknown.
+    fn process(&self) -> Option<ProcessId> {
+        self.actor.process().map(|process| process.id)
+    }
+
+    fn cause(&self) -> Cause {
+        match self.verdict {
+            Verdict::Kernel => Cause::Kernel,
+            _ => Cause::Request,
+        }
+    }
+}
+
+fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>) -> Report {
+    Report {
+        seq: loss.seq,
+        again,
+        incident: loss.incident,
+        at: loss.at,
+        detected: loss.detected,
+        route: Arc::clone(&loss.route),
+        change: loss.change,
+        cause: loss.cause,
+        actor: Arc::clone(&loss.actor),
+        verdict: loss.verdict,
+        outcome,
+        restored,
+        error: loss.error.clone(),
+    }
+}
+
+/// Whether `now` is what is left of the multipath route `before`.
+fn shares_a_leg(now: &Route, before: &Route) -> bool {
+    before.legs.len() > 1 && now.legs.iter().any(|leg| before.legs.contains(leg))
+}

@@ -1,0 +1,199 @@
+//! The RIB of what is guarded: desired and observed routes side by side.
+
+use std::{
+    collections::{HashMap, hash_map},
+    sync::Arc,
+};
+
+use super::{
+    alternatives::Alternatives,
+    damping::{Account, Culprit, Damping},
+    plan::Action,
+};
+use crate::model::{
+    Actor, Family, ProcessId, Route, RouteKey, Stamp,
+    record::{Cause, Change, Verdict},
+};
+
+/// Accounts kept per object; the one unused for longest gives way.
+const ACCOUNTS: usize = 4;
+
+/// When the guardian itself last wrote a key, around the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrote {
+    pub sent: Stamp,
+    pub done: Stamp,
+}
+
+impl Wrote {
+    /// Whether it cannot be told if something of this time came before or after the write.
+    pub fn is_around(self, at: Stamp) -> bool {
+        self.sent <= at && at <= self.done
+    }
+}
+
+/// Where a loss stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// In the queue for the executor.
+    Ready,
+    /// Attribution was lost: restored at this time if still missing.
+    Settling(Stamp),
+    /// Held by damping until then.
+    Held(Stamp),
+    /// Held until this process, which insists, is gone, or until then.
+    Insisted(ProcessId, Stamp),
+    /// The kernel refused: retried at this time, or when something appears that could help.
+    Waiting { retry: Stamp },
+    /// Somebody else was first: a dump will tell what is there.
+    Contested,
+    /// Nothing is done about it: observe mode, or the kernel holds something else than it was asked for.
+    Left,
+}
+
+impl Phase {
+    /// When the core wants to be woken for it.
+    pub const fn deadline(self) -> Option<Stamp> {
+        match self {
+            Self::Settling(at) | Self::Held(at) | Self::Insisted(_, at) | Self::Waiting { retry: at } => {
+                Some(at)
+            }
+            Self::Ready | Self::Contested | Self::Left => None,
+        }
+    }
+}
+
+/// A change that is not made good yet.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    pub seq: u64,
+    pub incident: u64,
+    pub at: Stamp,
+    pub detected: Stamp,
+    pub route: Arc<Route>,
+    pub change: Change,
+    pub cause: Cause,
+    pub actor: Arc<Actor>,
+    pub verdict: Verdict,
+    pub phase: Phase,
+    /// Whether the message carried no netlink port: ioctl, sysctl, or a consequence of something else.
+    pub silent: bool,
+    /// How often the kernel has refused it.
+    pub attempts: u8,
+    /// Whether a report of it has gone out.
+    pub reported: bool,
+    pub error: Option<String>,
+}
+
+/// All about one key.
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// What should be there: what the owner last made of it.
+    pub desired: Alternatives,
+    /// What is there.
+    pub observed: Alternatives,
+    /// When the kernel last told about it.
+    pub told: Stamp,
+    /// When we last wrote it.
+    pub wrote: Option<Wrote>,
+    /// What we put back after its owner had withdrawn it: to be taken away again.
+    pub surplus: Option<Arc<Route>>,
+    /// Whether the owner's last word and our last write cannot be told apart in time: a dump decides.
+    pub doubt: bool,
+    /// Who added it, if that was not its owner: what somebody adds they may take away.
+    pub adder: Option<ProcessId>,
+    /// What is missing, if anything.
+    pub loss: Option<Box<Loss>>,
+    accounts: Vec<Account>,
+}
+
+impl Entry {
+    /// Whether all that should be there is there.
+    pub fn is_whole(&self) -> bool {
+        self.desired.first_missing_in(&self.observed).is_none()
+    }
+
+    /// The one write that brings the kernel closer to what is desired, if any is needed.
+    pub fn next_action(&self) -> Option<Action> {
+        let Some(missing) = self.desired.first_missing_in(&self.observed) else {
+            // What we had put back was withdrawn by its owner before our write.
+            let ours =
+                self.observed.iter().next().filter(|_| self.desired.is_empty() && self.wrote.is_some())?;
+            return Some(Action::Remove(Route::clone(ours)));
+        };
+        let route = Route::clone(missing);
+        if self.observed.is_empty() {
+            return Some(Action::Add(route));
+        }
+        let replaced = self.loss.as_ref().is_none_or(|loss| loss.change != Change::Deleted);
+        let others_stand = self.desired.iter().any(|r| self.observed.contains(r));
+        let same_group = route.family() == Family::Inet6
+            && super::alternatives::is_multipath_capable(&route)
+            && self.observed.iter().any(|r| super::alternatives::is_multipath_capable(r));
+        // A multipath route that lost legs is written whole; what stands beside others goes beside them.
+        if same_group || (replaced && !others_stand) {
+            Some(Action::Replace(route))
+        } else {
+            Some(Action::Append(route))
+        }
+    }
+
+    /// The account of `culprit`, opened if need be.
+    pub fn account(&mut self, culprit: &Culprit, settings: &Damping, now: Stamp) -> &mut Account {
+        let found = self.accounts.iter().position(|a| a.culprit() == culprit);
+        let index = found.unwrap_or_else(|| {
+            if self.accounts.len() >= ACCOUNTS
+                && let Some(oldest) = (0..self.accounts.len()).min_by_key(|&i| self.accounts[i].last_use())
+            {
+                self.accounts.swap_remove(oldest);
+            }
+            self.accounts.push(Account::new(culprit.clone(), settings, now));
+            self.accounts.len() - 1
+        });
+        &mut self.accounts[index]
+    }
+
+    /// Forgets what anybody did to it.
+    pub fn forgive(&mut self) {
+        self.accounts.clear();
+    }
+
+    /// Whether nothing is worth remembering of it.
+    pub fn is_idle(&self) -> bool {
+        self.desired.is_empty() && self.loss.is_none() && self.surplus.is_none() && !self.doubt
+    }
+}
+
+/// All guarded keys.
+#[derive(Debug, Default)]
+pub struct Rib(HashMap<RouteKey, Entry>);
+
+impl Rib {
+    pub fn get(&self, key: &RouteKey) -> Option<&Entry> {
+        self.0.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &RouteKey) -> Option<&mut Entry> {
+        self.0.get_mut(key)
+    }
+
+    pub fn entry(&mut self, key: RouteKey) -> &mut Entry {
+        self.0.entry(key).or_default()
+    }
+
+    pub fn remove(&mut self, key: &RouteKey) {
+        self.0.remove(key);
+    }
+
+    pub fn iter(&self) -> hash_map::Iter<'_, RouteKey, Entry> {
+        self.0.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> hash_map::ValuesMut<'_, RouteKey, Entry> {
+        self.0.values_mut()
+    }
+
+    pub fn keys(&self) -> Vec<RouteKey> {
+        self.0.keys().copied().collect()
+    }
+}

@@ -1,0 +1,108 @@
+//! Which objects are guarded.
+
+use std::collections::BTreeSet;
+
+use glob::Pattern;
+
+use crate::model::{Family, Links, Prefix, Route, route::rt};
+
+/// The scope: what a profile and the configuration choose, compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Globs on interface names: routes that leave by such a link are guarded.
+    pub links: Vec<Pattern>,
+    /// Routes with one of these protocol numbers are guarded on any link.
+    pub protocols: BTreeSet<u8>,
+    /// Routes in one of these tables are guarded.
+    pub tables: BTreeSet<u32>,
+    /// Destinations never touched, with all that they cover.
+    pub exclude_prefixes: Vec<Prefix>,
+    /// Globs on interface names never touched; stronger than everything above.
+    pub exclude_links: Vec<Pattern>,
+}
+
+impl Scope {
+    /// Whether a link of this name is guarded.
+    pub fn covers_link(&self, name: &str) -> bool {
+        self.links.iter().any(|glob| glob.matches(name)) && !self.excludes_link(name)
+    }
+
+    fn excludes_link(&self, name: &str) -> bool {
+        self.exclude_links.iter().any(|glob| glob.matches(name))
+    }
+
+    /// Whether this route is guarded.
+    ///
+    /// Left out whatever the configuration says: routes that expire by themselves, and the IPv6 host,
+    /// anycast and multicast routes that the kernel keeps for each address: they come back with the
+    /// address (`addrconf_dad_work`, `addrconf_add_mroute` in `net/ipv6/addrconf.c`), and the metric 0 of
+    /// some of them cannot be written by anybody else (`ip6_route_info_create`).
+    pub fn covers(&self, route: &Route, links: &Links) -> bool {
+        if route.expires || is_address_bound(route) {
+            return false;
+        }
+        if self.exclude_prefixes.iter().any(|prefix| prefix.covers(&route.key.dst)) {
+            return false;
+        }
+        let mut named = false;
+        for link in route.oifs().filter_map(|oif| links.get(oif)) {
+            if self.excludes_link(&link.name) {
+                return false;
+            }
+            named |= self.links.iter().any(|glob| glob.matches(&link.name));
+        }
+        named || self.protocols.contains(&route.protocol) || self.tables.contains(&route.key.table)
+    }
+}
+
+fn is_address_bound(route: &Route) -> bool {
+    route.family() == Family::Inet6
+        && route.protocol == rt::PROT_KERNEL
+        && matches!(route.kind, rt::RTN_LOCAL | rt::RTN_ANYCAST | rt::RTN_MULTICAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::{link, route};
+
+    fn scope() -> Scope {
+        Scope {
+            links: vec![Pattern::new("tun-*").unwrap()],
+            protocols: [17].into(),
+            tables: [77].into(),
+            exclude_prefixes: vec!["10.9.0.0/16".parse().unwrap()],
+            exclude_links: vec![Pattern::new("tun-x*").unwrap()],
+        }
+    }
+
+    #[test]
+    fn by_link_protocol_or_table() {
+        let links: Links = [link(1, "eth0"), link(2, "tun-a"), link(3, "tun-xy")].into_iter().collect();
+        let on = |dst: &str, oif, protocol, table| {
+            let mut r = route(dst, oif);
+            r.protocol = protocol;
+            r.key.table = table;
+            scope().covers(&r, &links)
+        };
+        assert!(on("10.1.0.0/16", 2, 3, 254), "by link");
+        assert!(on("10.1.0.0/16", 1, 17, 254), "by protocol");
+        assert!(on("10.1.0.0/16", 1, 3, 77), "by table");
+        assert!(!on("10.1.0.0/16", 1, 3, 254), "none of them");
+        assert!(!on("10.9.1.0/24", 2, 17, 77), "excluded prefix");
+        assert!(!on("10.1.0.0/16", 3, 17, 77), "excluded link");
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_for_an_address_is_left_to_it() {
+        let links: Links = [link(2, "tun-a")].into_iter().collect();
+        let mut r = route("ff00::/8", 2);
+        r.protocol = rt::PROT_KERNEL;
+        r.kind = rt::RTN_MULTICAST;
+        assert!(!scope().covers(&r, &links));
+        r.kind = rt::RTN_UNICAST;
+        assert!(scope().covers(&r, &links));
+        r.expires = true;
+        assert!(!scope().covers(&r, &links));
+    }
+}

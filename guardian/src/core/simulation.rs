@@ -1,0 +1,530 @@
+//! The core against a model of the kernel: owner, foreigner and guardian take turns in any order.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::{
+    alternatives::Alternatives,
+    flow::{Dump, Effect, Input},
+    machine::{Core, Settings},
+    plan::{Action, Applied},
+    scope::Scope,
+    testing::{link, route},
+};
+use crate::model::{
+    Actor, Confidence, Links, Mode, Notice, Process, ProcessId, Route, RouteKey, Stamp,
+    record::{Outcome, Verdict},
+};
+
+const TUN: u32 = 2;
+const ETH: u32 = 1;
+/// The link that only the foreigner's routes leave by.
+const FOREIGN: u32 = 4;
+
+fn scope() -> Scope {
+    Scope { links: vec![glob::Pattern::new("tun-*").unwrap()], protocols: [17].into(), ..Scope::default() }
+}
+
+fn links() -> Vec<crate::model::Link> {
+    vec![link(ETH, "eth0"), link(TUN, "tun-a"), link(3, "tun-b"), link(FOREIGN, "tun-c")]
+}
+
+fn someone(pid: u32, exe: &str) -> Arc<Actor> {
+    let process = Process {
+        id: ProcessId { tgid: pid, start_ns: u64::from(pid) },
+        parent: None,
+        comm: "x".into(),
+        exe: Some(exe.into()),
+        argv: vec![],
+        argv_cut: false,
+        uid: 0,
+        login_uid: None,
+        cgroup_id: 0,
+    };
+    Arc::new(Actor::Process {
+        process: Arc::new(process),
+        ancestors: vec![],
+        cgroup: None,
+        confidence: Confidence::Exact,
+    })
+}
+
+/// What a party may ask of the model kernel.
+#[derive(Clone, Debug)]
+enum Ask {
+    Add,
+    Replace(u32),
+    Delete,
+}
+
+/// The kernel, reduced to one route a key, with its announcements.
+#[derive(Default)]
+struct Kernel {
+    clock: u64,
+    held: BTreeMap<RouteKey, Route>,
+    announced: Vec<(Stamp, Notice, Verdict, Arc<Actor>)>,
+}
+
+impl Kernel {
+    fn tick(&mut self) -> Stamp {
+        self.clock += 1000;
+        Stamp(self.clock)
+    }
+
+    /// A request by somebody else; announced, and `true`, where it changes anything. The kernel keeps silent
+    /// about a request for what is there already (`fib_table_insert`), so nobody can know of it.
+    fn ask(&mut self, route: Route, ask: &Ask, verdict: Verdict, actor: &Arc<Actor>) -> bool {
+        let at = self.tick();
+        let key = route.key;
+        let notice = match ask {
+            Ask::Add if self.held.contains_key(&key) => return false,
+            Ask::Add => Notice::RouteSet { route: route.clone(), replaced: false, appended: false },
+            Ask::Replace(_) => {
+                let before = self.held.get(&key);
+                if before.is_some_and(|r| r.same(&route)) {
+                    return false;
+                }
+                Notice::RouteSet { route: route.clone(), replaced: before.is_some(), appended: false }
+            }
+            Ask::Delete => match self.held.remove(&key) {
+                Some(route) => Notice::RouteGone { route },
+                None => return false,
+            },
+        };
+        if !matches!(ask, Ask::Delete) {
+            self.held.insert(key, route);
+        }
+        self.announced.push((at, notice, verdict, Arc::clone(actor)));
+        true
+    }
+
+    /// The guardian's own write; not announced to it.
+    fn apply(&mut self, action: &Action) -> Applied {
+        let route = action.route().clone();
+        let held = self.held.contains_key(&route.key);
+        match action {
+            Action::Add(_) if held => Applied::Exists,
+            Action::Replace(_) if !held => Applied::Gone,
+            // A removal names the route with all its attributes, and hits no other.
+            Action::Remove(_) if !self.held.get(&route.key).is_some_and(|r| r.same(&route)) => Applied::Gone,
+            Action::Remove(_) => {
+                self.held.remove(&route.key);
+                Applied::Verified
+            }
+            _ => {
+                self.held.insert(route.key, route);
+                Applied::Verified
+            }
+        }
+    }
+}
+
+/// Core and kernel side by side.
+struct World {
+    kernel: Kernel,
+    core: Core,
+    delivered: usize,
+    twice: bool,
+    /// What the owner's last word makes of each key.
+    wanted: BTreeMap<RouteKey, Route>,
+    owner: Arc<Actor>,
+    actions: Vec<Action>,
+    reports: Vec<super::Report>,
+    rereads: u32,
+}
+
+impl World {
+    fn new(settings: Settings, initial: &[Route], twice: bool) -> Self {
+        let mut kernel = Kernel::default();
+        for r in initial {
+            kernel.held.insert(r.key, r.clone());
+        }
+        let covered: Links = links().into_iter().collect();
+        let wanted = kernel
+            .held
+            .iter()
+            .filter(|(_, r)| scope().covers(r, &covered))
+            .map(|(k, r)| (*k, r.clone()))
+            .collect();
+        let mut world = Self {
+            kernel,
+            core: Core::new(settings, scope()),
+            delivered: 0,
+            twice,
+            wanted,
+            owner: someone(1, "/usr/local/bin/kube-router"),
+            actions: vec![],
+            reports: vec![],
+            rereads: 0,
+        };
+        world.reread();
+        world
+    }
+
+    fn owner(&mut self, route: Route, ask: &Ask) {
+        let owner = Arc::clone(&self.owner);
+        if self.kernel.ask(route.clone(), ask, Verdict::Owner, &owner) {
+            match ask {
+                Ask::Delete => self.wanted.remove(&route.key),
+                _ => self.wanted.insert(route.key, route),
+            };
+        }
+    }
+
+    fn foreigner(&mut self, route: Route, ask: &Ask, who: &Arc<Actor>) {
+        self.kernel.ask(route, ask, Verdict::Foreign, who);
+    }
+
+    fn deliver(&mut self, count: usize) {
+        let until = (self.delivered + count).min(self.kernel.announced.len());
+        for index in self.delivered..until {
+            let (at, notice, verdict, actor) = self.kernel.announced[index].clone();
+            for _ in 0..if self.twice { 2 } else { 1 } {
+                let input =
+                    Input::Notice { at, notice: notice.clone(), port: 7, actor: Arc::clone(&actor), verdict };
+                self.core.step(Stamp(self.kernel.clock), input);
+            }
+        }
+        self.delivered = until;
+        self.effects();
+    }
+
+    fn effects(&mut self) {
+        let effects: Vec<Effect> = self.core.effects().collect();
+        let mut reread = false;
+        for effect in effects {
+            match effect {
+                Effect::Report(report) => self.reports.push(*report),
+                Effect::Reread(_) => reread = true,
+                Effect::Links(_) | Effect::Damped(_) => {}
+            }
+        }
+        if reread {
+            self.rereads += 1;
+            self.reread();
+        }
+    }
+
+    /// Subscribe, dump, replay: what was announced before the dump's end is fed before it.
+    fn reread(&mut self) {
+        let started = self.kernel.tick();
+        let routes = self.kernel.held.values().cloned().collect();
+        let ended = self.kernel.tick();
+        self.deliver_quietly();
+        let dump = Dump { started, ended, links: Some(links()), addresses: None, routes };
+        self.core.step(ended, Input::Dump(dump));
+        self.effects();
+    }
+
+    fn deliver_quietly(&mut self) {
+        while self.delivered < self.kernel.announced.len() {
+            let (at, notice, verdict, actor) = self.kernel.announced[self.delivered].clone();
+            self.delivered += 1;
+            self.core.step(Stamp(self.kernel.clock), Input::Notice { at, notice, port: 7, actor, verdict });
+        }
+    }
+
+    /// One round of the executor; `meanwhile` happens between request and answer.
+    fn write(&mut self, max: usize, before: &mut dyn FnMut(&mut Self), after: &mut dyn FnMut(&mut Self)) {
+        let actions = self.core.plan(Stamp(self.kernel.clock), max);
+        if actions.is_empty() {
+            return;
+        }
+        let sent = self.kernel.tick();
+        before(self);
+        let results = actions.iter().map(|a| self.kernel.apply(a)).collect();
+        after(self);
+        let done = self.kernel.tick();
+        self.actions.extend(actions);
+        self.core.applied(results, sent, done);
+        self.effects();
+    }
+
+    /// Everything delivered, every timer run out.
+    fn finish(&mut self) {
+        for _ in 0..10_000 {
+            self.deliver(usize::MAX / 2);
+            if self.core.has_work() {
+                self.write(64, &mut |_| {}, &mut |_| {});
+            } else if let Some(at) = self.core.deadline() {
+                self.kernel.clock = self.kernel.clock.max(at.0);
+                self.write(64, &mut |_| {}, &mut |_| {});
+            } else if self.delivered == self.kernel.announced.len() {
+                return;
+            }
+        }
+        panic!("does not come to rest");
+    }
+}
+
+const DESTINATIONS: [&str; 4] = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "fd00:1::/64"];
+
+#[derive(Clone, Debug)]
+enum Move {
+    Owner(usize, Ask),
+    Foreigner(usize, Ask),
+    Outside(usize, Ask),
+    Deliver(usize),
+    Write { before: Option<(bool, usize, Ask)>, after: Option<(bool, usize, Ask)> },
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    prop_oneof![Just(Ask::Add), (2u32..4).prop_map(Ask::Replace), Just(Ask::Delete), Just(Ask::Delete)]
+}
+
+/// The foreigner's additions would be adopted, which the oracle does not model: it deletes and replaces.
+fn foreign_ask() -> impl Strategy<Value = Ask> {
+    prop_oneof![Just(Ask::Replace(FOREIGN)), Just(Ask::Delete), Just(Ask::Delete)]
+}
+
+fn movement() -> impl Strategy<Value = Move> {
+    let during = || {
+        prop::option::of(
+            prop_oneof![(Just(true), 0..4usize, ask()), (Just(false), 0..4usize, foreign_ask()),],
+        )
+    };
+    prop_oneof![
+        3 => (0..4usize, ask()).prop_map(|(i, a)| Move::Owner(i, a)),
+        4 => (0..4usize, foreign_ask()).prop_map(|(i, a)| Move::Foreigner(i, a)),
+        1 => (0..4usize, ask()).prop_map(|(i, a)| Move::Outside(i, a)),
+        4 => (1..4usize).prop_map(Move::Deliver),
+        4 => (during(), during()).prop_map(|(before, after)| Move::Write { before, after }),
+    ]
+}
+
+fn inside(index: usize, ask: &Ask) -> Route {
+    let oif = if let Ask::Replace(oif) = ask { *oif } else { TUN };
+    route(DESTINATIONS[index], oif)
+}
+
+fn outside(index: usize) -> Route {
+    let mut r = route(["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "fd00:9::/64"][index], ETH);
+    r.protocol = 3;
+    r
+}
+
+fn patient() -> Settings {
+    // The oracle knows nothing of damping.
+    Settings { damping: super::Damping { burst: 10_000, ..Default::default() }, ..Default::default() }
+}
+
+fn play(world: &mut World, moves: &[Move], foreigner: &Arc<Actor>) {
+    for m in moves {
+        match m {
+            Move::Owner(i, a) => world.owner(inside(*i, a), a),
+            Move::Foreigner(i, a) => {
+                // Only what is there can be replaced; see `foreign_ask`.
+                let there = world.kernel.held.contains_key(&inside(*i, a).key);
+                if there {
+                    world.foreigner(inside(*i, a), a, foreigner);
+                }
+            }
+            Move::Outside(i, a) => world.foreigner(outside(*i), a, foreigner),
+            Move::Deliver(n) => world.deliver(*n),
+            Move::Write { before, after } => {
+                let act = |what: &Option<(bool, usize, Ask)>, world: &mut World| {
+                    let Some((owner, i, a)) = what else { return };
+                    let there = world.kernel.held.contains_key(&inside(*i, a).key);
+                    if *owner {
+                        world.owner(inside(*i, a), a);
+                    } else if there && !matches!(a, Ask::Add) {
+                        world.foreigner(inside(*i, a), a, foreigner);
+                    }
+                };
+                world.write(64, &mut |w| act(before, w), &mut |w| act(after, w));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    /// Whatever order things happen in, the kernel ends with the owner's last word.
+    #[test]
+    fn the_owners_last_word_stands(
+        moves in prop::collection::vec(movement(), 0..40),
+        initial in 0..4usize,
+        twice in any::<bool>(),
+    ) {
+        let mut start: Vec<Route> = (0..initial).map(|i| route(DESTINATIONS[i], TUN)).collect();
+        start.push(outside(0));
+        let mut world = World::new(patient(), &start, twice);
+        play(&mut world, &moves, &someone(99, "/usr/sbin/ip"));
+        world.finish();
+        for destination in DESTINATIONS {
+            let key = route(destination, TUN).key;
+            let (held, wanted) = (world.kernel.held.get(&key), world.wanted.get(&key));
+            // A foreigner may replace what we had put back in the instant in which its owner withdrew it:
+            // the foreigner's route is left alone.
+            let foreign = held.is_some_and(|r| r.oifs().eq([FOREIGN]));
+            prop_assert!(held == wanted || (wanted.is_none() && foreign), "{held:?} but {wanted:?} is wanted");
+        }
+        for action in &world.actions {
+            prop_assert!(DESTINATIONS.contains(&&*action.route().key.dst.to_string()), "touched {:?}", action);
+        }
+        prop_assert!(world.core.missing().is_empty());
+    }
+
+    /// In observe mode nothing is ever written.
+    #[test]
+    fn observing_touches_nothing(moves in prop::collection::vec(movement(), 0..40)) {
+        let start: Vec<Route> = (0..4).map(|i| route(DESTINATIONS[i], TUN)).collect();
+        let mut world = World::new(Settings { mode: Mode::Observe, ..patient() }, &start, false);
+        play(&mut world, &moves, &someone(99, "/usr/sbin/ip"));
+        world.finish();
+        prop_assert!(world.actions.is_empty());
+    }
+
+    /// An adversary gets no more restores out of us than the budget, whatever its rhythm.
+    #[test]
+    fn an_adversary_cannot_exceed_the_budget(
+        pauses in prop::collection::vec(0u64..400_000_000, 1..400),
+        new_process_each_time in any::<bool>(),
+    ) {
+        let settings = Settings::default();
+        let r = route(DESTINATIONS[0], TUN);
+        let mut world = World::new(settings, &[r.clone()], false);
+        let began = world.kernel.clock;
+        for (n, pause) in pauses.iter().enumerate() {
+            let pid = if new_process_each_time { 100 + n as u32 } else { 100 };
+            world.foreigner(r.clone(), &Ask::Delete, &someone(pid, "/usr/sbin/ip"));
+            world.deliver(10);
+            world.write(64, &mut |_| {}, &mut |_| {});
+            world.kernel.clock += pause;
+            if new_process_each_time {
+                world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: pid, start_ns: pid.into() }));
+            }
+            world.write(64, &mut |_| {}, &mut |_| {});
+        }
+        let elapsed = std::time::Duration::from_nanos(world.kernel.clock - began);
+        let budget = f64::from(settings.damping.burst) + 1.0
+            + elapsed.as_secs_f64() / settings.damping.initial.as_secs_f64() * 1.1;
+        prop_assert!((world.actions.len() as f64) <= budget, "{} restores in {elapsed:?}", world.actions.len());
+        world.finish();
+        prop_assert_eq!(world.kernel.held.get(&r.key), Some(&r));
+    }
+}
+
+#[test]
+fn equal_states_need_no_plan() {
+    let start: Vec<Route> = (0..4).map(|i| route(DESTINATIONS[i], TUN)).collect();
+    let mut world = World::new(Settings::default(), &start, false);
+    world.reread();
+    assert!(world.core.plan(Stamp(u64::MAX), 100).is_empty());
+    assert_eq!(world.core.desired().len(), 4);
+    assert!(world.reports.is_empty());
+}
+
+#[test]
+fn a_process_that_insists_is_let_finish() {
+    // `ip route flush` looks again after its first round and deletes what has come back.
+    let start: Vec<Route> = (0..3).map(|i| route(DESTINATIONS[i], TUN)).collect();
+    let mut world = World::new(Settings::default(), &start, false);
+    let ip = someone(99, "/usr/sbin/ip");
+    for _ in 0..4 {
+        for r in &start {
+            world.foreigner(r.clone(), &Ask::Delete, &ip);
+        }
+        world.deliver(10);
+        world.write(64, &mut |_| {}, &mut |_| {});
+    }
+    assert_eq!(world.actions.len(), 3, "restored once, then held: {:?}", world.actions);
+    world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: 99, start_ns: 99 }));
+    world.write(64, &mut |_| {}, &mut |_| {});
+    assert_eq!(world.kernel.held.len(), 3);
+    assert!(world.reports.iter().all(|report| report.outcome == Outcome::Restored));
+}
+
+#[test]
+fn what_somebody_adds_they_may_take_away() {
+    let mut world = World::new(Settings::default(), &[], false);
+    let (daemon, other) = (someone(50, "/usr/sbin/daemon"), someone(51, "/usr/sbin/ip"));
+    let r = route(DESTINATIONS[0], TUN);
+    world.foreigner(r.clone(), &Ask::Add, &daemon);
+    world.foreigner(r.clone(), &Ask::Delete, &daemon);
+    world.finish();
+    assert!(world.actions.is_empty() && world.kernel.held.is_empty());
+
+    world.foreigner(r.clone(), &Ask::Add, &daemon);
+    world.deliver(1);
+    world.foreigner(r, &Ask::Delete, &other);
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 1, "guarded against others");
+}
+
+#[test]
+fn an_unknown_loss_waits_for_the_settle_time() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), &[r.clone()], false);
+    world.kernel.ask(r, &Ask::Delete, Verdict::Unknown, &Arc::new(Actor::Unknown));
+    world.deliver(1);
+    world.write(64, &mut |_| {}, &mut |_| {});
+    assert!(world.actions.is_empty());
+    let deadline = world.core.deadline().expect("a timer");
+    assert_eq!(deadline.since(Stamp(world.kernel.announced[0].0.0)), Settings::default().settle);
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 1);
+}
+
+#[test]
+fn a_replace_by_nobody_known_is_taken_for_the_owners() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), &[r], false);
+    let other = route(DESTINATIONS[0], 3);
+    world.kernel.ask(other.clone(), &Ask::Replace(3), Verdict::Unknown, &Arc::new(Actor::Unknown));
+    world.finish();
+    assert!(world.actions.is_empty());
+    assert_eq!(world.core.desired(), vec![Arc::new(other)]);
+}
+
+#[test]
+fn silent_losses_are_put_down_to_the_request_that_caused_them() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), &[r.clone()], false);
+    // A link goes down; its IPv4 route goes without a word.
+    world.kernel.held.clear();
+    let at = world.kernel.tick();
+    let mut down = link(TUN, "tun-a");
+    down.flags = 0;
+    let who = someone(60, "/usr/sbin/ip");
+    world.kernel.announced.push((at, Notice::LinkSet { link: down }, Verdict::Foreign, Arc::clone(&who)));
+    world.deliver(1);
+    let actions = world.core.plan(Stamp(world.kernel.clock), 10);
+    assert_eq!(actions, vec![Action::Add(r)]);
+    let refused = Applied::Refused { errno: 100, message: None };
+    world.core.applied(vec![refused], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
+    world.effects();
+    let report = world.reports.last().expect("a report");
+    assert_eq!(report.cause, crate::model::record::Cause::LinkDown);
+    assert_eq!(report.actor, who);
+    assert_eq!(report.outcome, Outcome::Held);
+    assert!(report.error.as_deref().is_some_and(|e| e.contains("Network is down")));
+
+    // When the link is up again, it is tried at once.
+    let at = world.kernel.tick();
+    world.kernel.announced.push((at, Notice::LinkSet { link: link(TUN, "tun-a") }, Verdict::Foreign, who));
+    world.deliver(1);
+    world.write(10, &mut |_| {}, &mut |_| {});
+    assert_eq!(world.reports.last().map(|r| r.outcome), Some(Outcome::Restored));
+}
+
+#[test]
+fn alternatives_are_compared_as_lists() {
+    let list: Alternatives = [Arc::new(route(DESTINATIONS[0], 2))].into_iter().collect();
+    assert!(list.first_missing_in(&list).is_none());
+}
+
+#[test]
+fn a_withdrawal_around_our_own_write_is_found_out() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(patient(), &[r.clone()], false);
+    world.foreigner(r.clone(), &Ask::Delete, &someone(99, "/usr/sbin/ip"));
+    world.deliver(1);
+    world.owner(r.clone(), &Ask::Add);
+    world.write(64, &mut |w| w.owner(r.clone(), &Ask::Delete), &mut |_| {});
+    world.deliver(10);
+    world.finish();
+    assert!(world.kernel.held.is_empty(), "withdrawn");
+}

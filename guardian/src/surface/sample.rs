@@ -1,0 +1,160 @@
+//! Event records for the tests of the surfaces.
+
+use super::report::{HeldReport, ObjectCounts, SensorReport, StatusReport};
+use crate::{
+    config::Mode,
+    model::{
+        ActorClass, Confidence, Family,
+        record::{
+            ActorRecord, AncestorRecord, Cause, Change, EventRecord, ObjectKind, ObjectRecord, Outcome,
+            Verdict,
+        },
+    },
+};
+
+/// An ancestor without arguments.
+pub fn ancestor(pid: u32, comm: &str, exe: &str) -> AncestorRecord {
+    AncestorRecord { pid, comm: comm.into(), exe: Some(exe.into()), argv: Vec::new() }
+}
+
+/// networkd deleted a route, and it is back.
+pub fn networkd(n: u32) -> EventRecord {
+    EventRecord {
+        id: format!("01JD{n:022}"),
+        incident: "01JDINCIDENT00000000000000".into(),
+        time: format!("2026-11-22T03:02:{:02}.204518Z", n % 60),
+        object: ObjectRecord {
+            kind: ObjectKind::Route,
+            family: Some(Family::Inet),
+            key: "10.244.2.0/24".into(),
+            table: Some(254),
+            text: "10.244.2.0/24 via 10.0.0.11 dev eth0 proto 17".into(),
+        },
+        change: Change::Deleted,
+        cause: Cause::Request,
+        actor: ActorRecord {
+            class: ActorClass::Networkd,
+            pid: Some(812),
+            start_ns: Some(5_000_000_000),
+            comm: "systemd-network".into(),
+            exe: Some("/usr/lib/systemd/systemd-networkd".into()),
+            argv: vec!["/lib/systemd/systemd-networkd".into()],
+            argv_cut: false,
+            uid: Some(101),
+            login_uid: None,
+            cgroup: Some("/system.slice/systemd-networkd.service".into()),
+            unit: Some("systemd-networkd.service".into()),
+            container: None,
+            pod: None,
+            ancestors: vec![ancestor(1, "systemd", "/usr/lib/systemd/systemd")],
+            confidence: Confidence::Exact,
+        },
+        verdict: Verdict::Foreign,
+        outcome: Outcome::Restored,
+        detection_us: Some(24),
+        outage_us: Some(71),
+        error: None,
+    }
+}
+
+/// `ip route flush` in a script of a cron job replaced a long route, and it is held.
+pub fn script(n: u32) -> EventRecord {
+    let mut event = networkd(n);
+    event.object = ObjectRecord {
+        kind: ObjectKind::Route,
+        family: Some(Family::Inet6),
+        key: "fd00:10:244:2::/64".into(),
+        table: Some(77),
+        text: "fd00:10:244:2::/64 via fe80::5054:ff:fe12:3456 dev tun-e443169117a table 77 proto 17 metric \
+               1024 mtu 1480 nexthop via fe80::1 dev eth0 weight 1"
+            .into(),
+    };
+    event.actor = ActorRecord {
+        class: ActorClass::Iproute2,
+        pid: Some(1_234_567),
+        start_ns: Some(9_000_000_000),
+        comm: "ip".into(),
+        exe: Some("/usr/bin/ip".into()),
+        argv: ["ip", "-6", "route", "flush", "proto", "17"].map(Into::into).to_vec(),
+        uid: Some(0),
+        cgroup: Some("/system.slice/cron.service".into()),
+        unit: Some("cron.service".into()),
+        ancestors: vec![
+            AncestorRecord {
+                pid: 1_234_560,
+                comm: "tidy.sh".into(),
+                exe: Some("/usr/bin/bash".into()),
+                argv: vec!["/bin/bash".into(), "/etc/cron.hourly/tidy.sh".into()],
+            },
+            ancestor(900, "cron", "/usr/sbin/cron"),
+            ancestor(1, "systemd", "/usr/lib/systemd/systemd"),
+        ],
+        confidence: Confidence::Exact,
+        ..ActorRecord::default()
+    };
+    event.outcome = Outcome::Held;
+    event.outage_us = None;
+    event.error = Some("undone 5 times by the same actor; next attempt in 8s".into());
+    event
+}
+
+/// A link went down, and nobody can be named.
+pub fn nobody(n: u32) -> EventRecord {
+    let mut event = networkd(n);
+    event.cause = Cause::LinkDown;
+    event.actor = ActorRecord::default();
+    event.verdict = Verdict::Unknown;
+    event.outcome = Outcome::Restored;
+    event.outage_us = Some(2_004_311);
+    event.detection_us = Some(80);
+    event
+}
+
+/// A daemon that holds an object back.
+pub fn status() -> StatusReport {
+    StatusReport {
+        version: "0.1.0".into(),
+        node: "node-7".into(),
+        pid: 4242,
+        mode: Mode::Restore,
+        profile: "kube-router".into(),
+        uptime_s: 4 * 86_400 + 2 * 3_600 + 120,
+        netns: 4_026_531_840,
+        ready: true,
+        objects: vec![
+            ObjectCounts {
+                kind: ObjectKind::Route,
+                family: Some(Family::Inet),
+                protected: 42,
+                missing: 0,
+                held: 0,
+            },
+            ObjectCounts {
+                kind: ObjectKind::Route,
+                family: Some(Family::Inet6),
+                protected: 40,
+                missing: 1,
+                held: 1,
+            },
+        ],
+        sensors: vec![
+            SensorReport { name: "tap".into(), attached: true, why: None },
+            SensorReport {
+                name: "exec".into(),
+                attached: false,
+                why: Some("the kernel refused: operation not permitted".into()),
+            },
+            SensorReport { name: "netlink".into(), attached: true, why: None },
+        ],
+        degraded: vec!["the exec sensor is not attached: short-lived processes may go unnamed".into()],
+        lost: [("ringbuf".to_owned(), 0), ("netlink".to_owned(), 0)].into(),
+        resyncs: [("start".to_owned(), 1), ("netlink".to_owned(), 2)].into(),
+        last: Some(networkd(11)),
+        held: vec![HeldReport {
+            object: script(1).object,
+            actor: "ip[1234567] <script>".into(),
+            why: "undone 5 times by the same actor".into(),
+            retry_in_ms: Some(38_000),
+        }],
+    }
+}

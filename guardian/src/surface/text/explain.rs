@@ -1,0 +1,236 @@
+//! One event told like the first page of a post-mortem: what, when, who, why, the fix, what next.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::{
+    Colour, Style, WIDTH_MAX, actor_name, clean, elide, events::run, is_open, micros, process_name, remedy,
+    wrap,
+};
+use crate::model::{
+    ActorClass, Confidence,
+    record::{Change, EventRecord, Outcome, Verdict},
+};
+
+/// What is said beyond the event itself; what `explain -o json` adds to the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Why it happened.
+    pub why: String,
+    /// What stops it.
+    pub fix: Vec<String>,
+    /// How far the fix goes.
+    pub note: Option<String>,
+    /// What to look at next.
+    pub next: String,
+}
+
+impl Explanation {
+    /// What is known of an event like this one.
+    pub fn of(event: &EventRecord) -> Self {
+        let path = remedy::path(event.cause);
+        let next = next(event);
+        let remedy = remedy::find(event.actor.class);
+        let (why, fix, note) = match (event.verdict, event.actor.class, remedy) {
+            (Verdict::Owner, ..) => (
+                "The owner of the scope did this itself: the guardian obeys.".to_owned(),
+                vec!["Nothing to fix.".to_owned()],
+                None,
+            ),
+            (_, ActorClass::Kernel, _) | (Verdict::Kernel, ..) => (
+                path.to_owned(),
+                vec!["Look for what happened to the link at that time: `dmesg -T`, the switch, the driver.".into()],
+                None,
+            ),
+            (_, ActorClass::Unknown, _) => (
+                format!("{path} Who caused it is not known."),
+                vec![
+                    "Nothing can be advised without an actor. `route-guardian status` says which sensors are attached."
+                        .into(),
+                ],
+                None,
+            ),
+            (_, _, Some(remedy)) => {
+                let mut fix = vec![remedy.how.to_owned()];
+                for file in remedy.files {
+                    fix.push(format!("  {}", file.file));
+                    fix.extend(file.lines.iter().map(|line| format!("      {line}")));
+                }
+                let note = (!remedy.note.is_empty()).then(|| remedy.note.to_owned());
+                let why = if remedy.class == ActorClass::Iproute2 { command(event) } else { remedy.why.to_owned() };
+                (format!("{path} {why}"), fix, note)
+            }
+            (_, _, None) => (
+                format!("{path} Why this program does so is not known to the guardian."),
+                vec![
+                    "Not known for this program. The tree above says what started it; change it there, or tell it to \
+                     leave these routes alone."
+                        .into(),
+                ],
+                None,
+            ),
+        };
+        Self { why, fix, note, next }
+    }
+}
+
+/// What was run, and what started it.
+fn command(event: &EventRecord) -> String {
+    let actor = &event.actor;
+    let mut why = format!("Somebody ran `{}`", run(&actor.argv, actor.argv_cut, &clean(&actor.comm)));
+    if let Some(parent) = actor.ancestors.first() {
+        let name = format!("{}[{}]", process_name(parent.exe.as_deref(), &parent.comm), parent.pid);
+        let _ = write!(why, ", started by {name}");
+        if parent.argv.len() > 1 {
+            let _ = write!(why, " (`{}`)", run(&parent.argv, false, ""));
+        }
+    }
+    why + "."
+}
+
+fn next(event: &EventRecord) -> String {
+    let key = clean(&event.object.key);
+    match event.outcome {
+        Outcome::Held => {
+            "route-guardian status   # when it is tried again; route-guardian restore puts it back now".into()
+        }
+        Outcome::Failed => "route-guardian diff; route-guardian restore --dry-run".into(),
+        Outcome::Observed => {
+            format!("{}   # to see it alone; --mode restore would have put it back", of_key(&key))
+        }
+        _ => of_key(&key),
+    }
+}
+
+fn of_key(key: &str) -> String {
+    format!("route-guardian events --object {key} --since 1h")
+}
+
+/// Tells an event.
+pub fn explain(style: &Style, event: &EventRecord) -> String {
+    let mut page = Page { style, out: String::new() };
+    page.what(event);
+    page.when(event);
+    page.who(event);
+    let explanation = Explanation::of(event);
+    page.text("WHY", &explanation.why);
+    for (n, line) in explanation.fix.iter().enumerate() {
+        let label = if n == 0 { "FIX" } else { "" };
+        // Lines of files are to be copied: they are not broken.
+        if line.starts_with(' ') { page.line(label, line) } else { page.text(label, line) }
+    }
+    if let Some(note) = &explanation.note {
+        page.text("", note);
+    }
+    page.text("NEXT", &explanation.next);
+    page.out
+}
+
+const LABEL: usize = 6;
+
+struct Page<'s> {
+    style: &'s Style,
+    out: String,
+}
+
+impl Page<'_> {
+    /// A line as it is.
+    fn line(&mut self, label: &str, text: &str) {
+        let label = self.style.paint(Colour::Strong, &format!("{label:LABEL$}"));
+        let _ = writeln!(self.out, "{label}{text}");
+    }
+
+    /// Text that is broken to the width.
+    fn text(&mut self, label: &str, text: &str) {
+        for (n, line) in wrap(text, self.room()).iter().enumerate() {
+            self.line(if n == 0 { label } else { "" }, line);
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.style.width.min(WIDTH_MAX).saturating_sub(LABEL).max(20)
+    }
+
+    fn what(&mut self, event: &EventRecord) {
+        self.text("WHAT", &clean(&event.object.text));
+        let family = event.object.family.map(|family| format!("{family} ")).unwrap_or_default();
+        let change = match event.change {
+            Change::Deleted => "deleted",
+            Change::Replaced => "replaced by another",
+            Change::Changed => "changed",
+            Change::Down => "taken down",
+        };
+        let done = match event.outcome {
+            Outcome::Restored => "put back and verified",
+            Outcome::AlreadyPresent => "somebody else had put it back first",
+            Outcome::Observed => "observed only: the guardian touches nothing in this mode",
+            Outcome::Allowed => "obeyed",
+            Outcome::Held => "held back",
+            Outcome::Failed => "could not be put back",
+        };
+        let error = event.error.as_ref().map(|error| format!(" ({})", clean(error))).unwrap_or_default();
+        self.text("", &format!("{family}{}, {change}; {done}{error}", event.object.kind));
+    }
+
+    fn when(&mut self, event: &EventRecord) {
+        let stamp = self.style.time(&event.time, "%Y-%m-%d %H:%M:%S%.6f %Z");
+        let seen = event.detection_us.map(|us| format!(", seen {} later", micros(us))).unwrap_or_default();
+        self.text("WHEN", &format!("{stamp} {}{seen}", event.change));
+        let end = match event.outage_us {
+            Some(us) => {
+                let back = event.time.parse::<Timestamp>().ok().and_then(|time| {
+                    time.checked_add(SignedDuration::from_micros(i64::try_from(us).ok()?)).ok()
+                });
+                let back = back.map(|back| self.style.time(&back.to_string(), "%Y-%m-%d %H:%M:%S%.6f %Z"));
+                format!("{} back: an outage of {}", back.unwrap_or_default(), micros(us))
+            }
+            None if is_open(event.outcome) => {
+                "not back as far as this record goes: the outage is open-ended".to_owned()
+            }
+            None => return,
+        };
+        self.text("", &end);
+    }
+
+    fn who(&mut self, event: &EventRecord) {
+        let actor = &event.actor;
+        let sure = match (actor.confidence, actor.class) {
+            (_, ActorClass::Kernel) => "the kernel itself, not on behalf of a program",
+            (Confidence::Exact, _) => "exact: taken in the task that made the change",
+            (Confidence::Partial, _) => "partial: the process is certain, but not all about it is known",
+            (Confidence::None, _) => "none: attribution was lost or is not available",
+        };
+        self.text("WHO", &format!("{} ({sure})", actor_name(actor)));
+        if actor.pid.is_none() {
+            return;
+        }
+        let room = self.room();
+        let mut facts = vec![("executable", actor.exe.clone()), ("unit", actor.unit.clone())];
+        facts.push(("pod", actor.pod.clone()));
+        facts.push(("container", actor.container.clone()));
+        facts.push(("cgroup", actor.cgroup.clone()));
+        let login = actor.login_uid.map(|uid| format!(", logged in as {uid}")).unwrap_or_default();
+        facts.push(("uid", actor.uid.map(|uid| format!("{uid}{login}"))));
+        for (name, value) in facts {
+            if let Some(value) = value {
+                self.line("", &elide(&format!("{name:11} {}", clean(&value)), room));
+            }
+        }
+        let mut depth = 0;
+        for ancestor in actor.ancestors.iter().rev() {
+            let name = format!("{}[{}]", process_name(ancestor.exe.as_deref(), &ancestor.comm), ancestor.pid);
+            self.branch(depth, &name, &run(&ancestor.argv, false, ""));
+            depth += 1;
+        }
+        self.branch(depth, &actor_name(actor), &run(&actor.argv, actor.argv_cut, ""));
+    }
+
+    fn branch(&mut self, depth: usize, name: &str, command: &str) {
+        let twig = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
+        let line = format!("{twig}{name}  {command}");
+        let line = elide(line.trim_end(), self.room());
+        self.line("", &line);
+    }
+}
