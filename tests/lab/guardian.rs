@@ -239,8 +239,8 @@ impl Guardian {
         let mut words = words.split_whitespace();
         Command::new(binary())
             .args(words.next())
-            .arg("--socket")
-            .arg(&self.socket)
+            .arg("--config")
+            .arg(&self.config)
             .args(words)
             .stdin(Stdio::null())
             .output()

@@ -1,6 +1,6 @@
 //! Modes, limits of the scope, signals.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use anyhow::Result;
 use lab::{Lab, wait_for};
@@ -82,7 +82,8 @@ fn a_status_that_is_fine() -> Result<()> {
     let status = guardian.ask("status")?;
     assert_eq!(status.status.code(), Some(0), "{}", String::from_utf8_lossy(&status.stdout));
     assert_eq!(guardian.get("/healthz")?.0, 200);
-    assert!(guardian.answer("diff")?.trim().is_empty());
+    // Exit status 0: nothing differs.
+    guardian.answer("diff")?;
     let metrics = guardian.metrics()?;
     assert!(
         metrics.sum("protected_objects", &["object=\"route\""]).is_some_and(|n| n >= 8.0),
@@ -96,9 +97,24 @@ fn a_status_that_is_fine() -> Result<()> {
 }
 
 #[test]
+fn prometheus_has_nothing_to_say_about_the_metrics() -> Result<()> {
+    let lab = Lab::node()?;
+    let guardian = lab.guardian().start()?;
+    lab.ip("route del 10.244.2.0/24")?;
+    guardian.event("the record", |e| e.outcome() == "restored")?;
+    let file = lab.dir().join("metrics");
+    fs::write(&file, guardian.metrics()?.0)?;
+    let output =
+        Command::new("promtool").args(["check", "metrics"]).stdin(fs::File::open(&file)?).output()?;
+    let said = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    Ok(())
+}
+
+#[test]
 fn a_status_when_it_does_not_run() -> Result<()> {
     let lab = Lab::node()?;
-    let status = std::process::Command::new(lab::binary())
+    let status = Command::new(lab::binary())
         .args(["status", "--socket"])
         .arg(lab.dir().join("nobody.sock"))
         .output()?;

@@ -43,7 +43,8 @@ const SHAPES: &[(&str, &str)] = &[
     ),
     ("10.60.33.0/24", "proto 17 nexthop via inet6 fd00:10::11 dev eth0 nexthop via 10.0.0.12 dev eth0"),
     ("10.60.34.0/24", "proto 17 {LEGS}"),
-    // Encapsulation, and nexthop objects.
+    // Encapsulation, and nexthop objects. No options of an encapsulation (`geneve_opts` and the like): there are
+    // kernels (6.18 with FORTIFY_SOURCE) that die of parsing them, with the lock of all network configuration held.
     ("10.60.40.0/24", "encap ip id 42 dst 10.9.9.9 ttl 9 dev {TUNNEL} proto 17"),
     ("10.60.41.0/24", "nhid 60 proto 17"),
     ("10.60.42.0/24", "nhid 62 proto 17"),

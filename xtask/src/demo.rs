@@ -138,8 +138,8 @@ impl Follower {
     fn start(guardian: &Guardian) -> Result<Self> {
         let mut process = tethered(
             Command::new(lab::binary())
-                .args(["events", "-f", "-o", "compact", "--color", "never", "--socket"])
-                .arg(guardian.socket())
+                .args(["events", "-f", "-o", "compact", "--color", "never", "--config"])
+                .arg(guardian.config())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped()),
         )?;
