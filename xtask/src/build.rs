@@ -21,11 +21,11 @@ pub fn all(debug: bool) -> Result<PathBuf> {
     Ok(root().join(if debug { "target/debug/route-guardian" } else { "target/release/route-guardian" }))
 }
 
-/// `cargo VERB` for the BPF programs: their compiler, target, linker and flags.
+/// `cargo build` for the BPF programs: their compiler, target, linker and flags.
 ///
 /// The workspace's release profile is for the daemon; here nothing may unwind, and the linker, which makes
 /// BTF of the debug information, does the optimising and stripping.
-pub fn for_bpf(tools: &Tools, verb: &str) -> Command {
+fn compile(tools: &Tools) -> Command {
     let mut command = tools.compiler.cargo();
     let linker = tools.linker.display();
     command
@@ -35,7 +35,16 @@ pub fn for_bpf(tools: &Tools, verb: &str) -> Command {
         .env("CARGO_PROFILE_RELEASE_LTO", "fat")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
-        .args([verb, "--locked", "-Z", "build-std=core", "--target", "bpfel-unknown-none", "--release"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "-Z",
+            "build-std=core",
+            "--target",
+            "bpfel-unknown-none",
+            "--release",
+        ])
         .args(["--package", "route-guardian-ebpf", "--features", "programs", "--bin", "route-guardian-bpf"]);
     command
 }
@@ -43,7 +52,7 @@ pub fn for_bpf(tools: &Tools, verb: &str) -> Command {
 /// Builds the BPF object and leaves it at `target/bpf/route-guardian.o`, touched only when it is another:
 /// the daemon is compiled again when it changes.
 pub fn object(tools: &Tools) -> Result<()> {
-    run(&mut for_bpf(tools, "build")).context("cannot build the BPF programs")?;
+    run(&mut compile(tools)).context("cannot build the BPF programs")?;
     let built = root().join("target/bpf/bpfel-unknown-none/release/route-guardian-bpf");
     let object = root().join("target/bpf/route-guardian.o");
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;

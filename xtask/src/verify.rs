@@ -38,10 +38,13 @@ pub fn check() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     // The programs are linted for the host: clippy comes with the workspace's toolchain, and `core` for the
-    // BPF target does not. The release profile aborts on panic, as a program without `std` has to.
+    // BPF target does not. The release profile aborts on panic, as a program without `std` has to. There is
+    // no call that the verifier likes as much as none: all is inlined.
     run(cargo()
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_DIR", program::root().join("target/bpf"))
         .args(["clippy", "--release", "--package", "route-guardian-ebpf", "--features", "programs"])
-        .args(["--bin", "route-guardian-bpf", "--", "-D", "warnings"]))
+        .args(["--bin", "route-guardian-bpf", "--", "-D", "warnings", "-A", "clippy::inline_always"]))
 }
 
 fn has_lints() -> bool {
