@@ -20,7 +20,7 @@ pub use class::class_of;
 pub use owner::{OwnerError, OwnerRule};
 pub use record::actor_record;
 
-use crate::model::{Actor, Confidence, Process, ProcessId};
+use crate::model::{Actor, Confidence, Process, ProcessId, record::ActorRecord};
 use cgroup::Cgroups;
 use table::ProcessTable;
 
@@ -62,6 +62,8 @@ pub struct TaskFacts {
 pub struct Attribution {
     table: ProcessTable,
     cgroups: Cgroups,
+    cgroups_at_once: bool,
+    last_record: Option<(Arc<Actor>, ActorRecord)>,
     kernel_threads: HashMap<Comm, Arc<Actor>>,
     softirq: Arc<Actor>,
     advertisement: Arc<Actor>,
@@ -80,12 +82,40 @@ impl Attribution {
         Self {
             table: ProcessTable::new(processes),
             cgroups: Cgroups::discover(),
+            cgroups_at_once: true,
+            last_record: None,
             kernel_threads: HashMap::new(),
             softirq: kernel_actor("softirq"),
             advertisement: kernel_actor("router advertisement"),
             expiry: kernel_actor("expiry"),
             unknown: Arc::default(),
         }
+    }
+
+    /// Whether the cgroup of an actor is looked up before it is answered for, which costs some tens of
+    /// microseconds for every new process. Needed where it decides who the owner is; else
+    /// [`Attribution::record`] does it when there is time.
+    pub const fn look_up_cgroups_at_once(&mut self, at_once: bool) {
+        self.cgroups_at_once = at_once;
+    }
+
+    /// An actor in the words of the outer interface, with its cgroup.
+    pub fn record(&mut self, actor: &Arc<Actor>) -> ActorRecord {
+        if let Some((known, record)) = &self.last_record
+            && Arc::ptr_eq(known, actor)
+        {
+            return record.clone();
+        }
+        let record = match &**actor {
+            Actor::Process { process, ancestors, cgroup: None, confidence } => {
+                let cgroup = self.cgroups.path(process.cgroup_id, process.id);
+                let (process, ancestors) = (Arc::clone(process), ancestors.clone());
+                actor_record(&Actor::Process { process, ancestors, cgroup, confidence: *confidence })
+            }
+            other => actor_record(other),
+        };
+        self.last_record = Some((Arc::clone(actor), record.clone()));
+        record
     }
 
     /// Learns the processes that are running now, as far as there is room; answers how many.
@@ -141,6 +171,10 @@ impl Attribution {
         self.build(task, sensor)
     }
 
+    fn cgroup(&mut self, cgroup_id: u64, process: ProcessId) -> Option<Arc<str>> {
+        if self.cgroups_at_once { self.cgroups.path(cgroup_id, process) } else { None }
+    }
+
     fn kernel_thread(&mut self, comm: Comm) -> Arc<Actor> {
         if self.kernel_threads.len() >= Self::KERNEL_THREADS && !self.kernel_threads.contains_key(&comm) {
             self.kernel_threads.clear();
@@ -157,7 +191,7 @@ impl Attribution {
             let (ancestors, whole) = self.table.ancestors(&process, &ask);
             let complete = whole && process.exe.is_some() && !process.argv.is_empty();
             Actor::Process {
-                cgroup: self.cgroups.path(process.cgroup_id, process.id),
+                cgroup: self.cgroup(process.cgroup_id, process.id),
                 confidence: if complete { Confidence::Exact } else { Confidence::Partial },
                 process,
                 ancestors,
@@ -166,7 +200,7 @@ impl Attribution {
             Actor::Process {
                 process: Arc::new(stranger(task)),
                 ancestors: Vec::new(),
-                cgroup: self.cgroups.path(task.cgroup_id, task.id),
+                cgroup: self.cgroup(task.cgroup_id, task.id),
                 confidence: Confidence::Partial,
             }
         };

@@ -58,6 +58,11 @@ impl OwnerRule {
         Ok(Self { exe: paths, cgroup, children })
     }
 
+    /// Whether cgroups are needed to tell the owner.
+    pub fn needs_cgroups(&self) -> bool {
+        !self.cgroup.is_empty()
+    }
+
     /// Whether the actor is the owner.
     ///
     /// Ancestors count by their executables. The cgroup that counts is the actor's own: children are born

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::model::{
-    Actor, Address, Link, Notice, ProcessId, Route, Stamp,
+    Actor, Link, Notice, ProcessId, Route, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -38,8 +38,6 @@ pub struct Dump {
     pub ended: Stamp,
     /// All links, or `None` where only routes were read.
     pub links: Option<Vec<Link>>,
-    /// All addresses, likewise.
-    pub addresses: Option<Vec<Address>>,
     /// All routes of both families and all tables.
     pub routes: Vec<Route>,
 }

@@ -212,7 +212,7 @@ impl World {
         let routes = self.kernel.held.values().cloned().collect();
         let ended = self.kernel.tick();
         self.deliver_quietly();
-        let dump = Dump { started, ended, links: Some(links()), addresses: None, routes };
+        let dump = Dump { started, ended, links: Some(links()), routes };
         self.core.step(ended, Input::Dump(dump));
         self.effects();
     }

@@ -1,6 +1,6 @@
 //! What operators may look at.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     machine::{Core, Settings},
@@ -46,6 +46,11 @@ impl Core {
     /// The links of the namespace.
     pub const fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// The guarded links, by ifindex.
+    pub const fn guarded_links(&self) -> &BTreeSet<u32> {
+        &self.guarded_links
     }
 
     /// Whether the guardian acts.

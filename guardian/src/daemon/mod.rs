@@ -1,8 +1,26 @@
-//! daemon
+//! The daemon: two threads around the pure core.
+//!
+//! The *guard* thread owns sensors, core and executor, and waits for nobody but the kernel. The *edges*
+//! thread serves everybody else: journal, metrics, HTTP, the control socket. Bounded channels lie between
+//! them, and the guard never waits on one.
+
+mod answer;
+mod clock;
+mod edges;
+mod guard;
+mod lock;
+mod record;
+mod settings;
+mod source;
 
 use std::path::PathBuf;
 
-use crate::config::{Config, Overrides};
+use anyhow::Context as _;
+
+use crate::{
+    config::{Config, Overrides},
+    surface::{ask::Asker, control::Control, http::Http, journal::Journal, metrics::Metrics},
+};
 
 /// What the command line decides beyond the configuration.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +35,32 @@ pub struct RunOptions {
     pub debug_bpf: bool,
 }
 
-/// Runs the daemon until it is told to end.
-pub fn run(_config: Config, _options: RunOptions) -> anyhow::Result<()> {
-    anyhow::bail!("the daemon is not built yet")
+/// Runs the daemon until SIGTERM or SIGINT. Everything that can fail is tried before anything is touched.
+pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
+    let lock = lock::take()?;
+    let scope = settings::scope(&config)?;
+    let owner = settings::owner(&config)?;
+    let journal = Journal::open(&config.state.dir, config.state.journal_max)?;
+    let control = Control::bind(&config.control.socket)?;
+    let http = config.http.listen.map(Http::bind).transpose()?;
+    let commit = option_env!("ROUTE_GUARDIAN_COMMIT").unwrap_or("unknown");
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), commit).context("cannot set up the metrics")?;
+
+    let (asker, asks) = Asker::channel();
+    let edges = edges::Edges { journal, control, http, metrics: metrics.clone(), guard: asker };
+    let (told, edges) = edges.start(config.state.dir.clone()).context("cannot start the edges thread")?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the guard's runtime")?;
+    let result = runtime.block_on(async {
+        let guard = guard::Guard::new(guard::Start { config, options, scope, owner, metrics, told, asks })?;
+        guard.run().await
+    });
+    // The journal takes what is on its way, then the edges end.
+    drop(runtime);
+    edges.finish();
+    drop(lock);
+    result
 }

@@ -1,1 +1,261 @@
-//! sensor
+//! The eBPF sensors: what changed, told in the moment of the change, and who changed it.
+//!
+//! The *tap* is a socket filter on a multicast socket of our own; the tracepoints on fork, exec and exit keep
+//! the map of processes that the tap joins its messages with, in the kernel. Both write to one ring.
+
+mod btf;
+mod load;
+mod offsets;
+mod processes;
+mod ring;
+mod tap;
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    os::fd::{AsRawFd, RawFd},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use aya::maps::{Array, HashMap, MapData, RingBuf};
+use route_guardian_ebpf::{
+    LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY,
+};
+
+pub use btf::BtfError;
+pub use processes::ProcReader;
+
+use crate::model::{Process, ProcessId, Stamp};
+use load::{Loaded, Record};
+
+/// Which routes the kernel side lets pass, besides those on the links of [`Sensors::set_links`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelScope {
+    /// Routing protocols (`RTPROT_*`).
+    pub protocols: Vec<u8>,
+    /// Routing tables.
+    pub tables: Vec<u32>,
+}
+
+/// How the sensors are set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What may pass.
+    pub scope: KernelScope,
+    /// Whether the programs log what they do, through the crate `log`.
+    pub debug: bool,
+    /// The size of the ring in bytes; rounded up to a power of two and at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Options {
+    /// The size of the ring that holds the deletion of 10,000 routes while nobody reads.
+    pub const RING_BYTES: u32 = 4 << 20;
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { scope: KernelScope::default(), debug: false, ring_bytes: Self::RING_BYTES }
+    }
+}
+
+/// The task that ran when a message was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its process. Without [`Task::known`] all zero; a start time of 0 where the kernel has no type information.
+    pub id: ProcessId,
+    /// The thread, in the initial pid namespace.
+    pub tid: u32,
+    /// The real user id.
+    pub uid: u32,
+    /// The thread's name, which anyone can set: never used to decide.
+    pub comm: String,
+    /// The id of its cgroup in the unified hierarchy, 0 where unknown.
+    pub cgroup_id: u64,
+    /// A kernel thread: nobody asked.
+    pub kthread: bool,
+    /// The task was ending: the change is what its end brought about.
+    pub exiting: bool,
+    /// A softirq or interrupt: the task is whoever was interrupted, and not to blame.
+    pub interrupt: bool,
+    /// Whether the task could be read at all.
+    pub known: bool,
+}
+
+/// One record of the ring.
+#[derive(Debug)]
+pub enum Sensed<'a> {
+    /// A netlink message in scope, by somebody else than this process.
+    Message {
+        /// When it was made.
+        at: Stamp,
+        /// By whom.
+        task: Task,
+        /// The message, beginning with its `nlmsghdr`.
+        bytes: &'a [u8],
+        /// Its true length: more than `bytes` where it was cut, and has to be read again.
+        whole_len: usize,
+    },
+    /// Who a process is: before the first message of it or of a process it started, and anew
+    /// after it has executed something else.
+    Process(Process),
+    /// A process that was told about has ended. It may come twice, and messages may follow: a dying
+    /// process's files are closed after this.
+    Exit(ProcessId),
+}
+
+/// How many records were lost since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Messages that found the ring full, or that the kernel itself could not make.
+    pub messages: u64,
+    /// Process records: the answer to *who* is less complete.
+    pub processes: u64,
+    /// Exit records.
+    pub exits: u64,
+    /// Messages that were delivered cut.
+    pub truncated: u64,
+}
+
+/// The state of one sensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SensorStatus {
+    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit` or `processes`.
+    pub name: &'static str,
+    /// Whether it works.
+    pub attached: bool,
+    /// Why not, or what it lacks.
+    pub why: Option<String>,
+}
+
+/// Why the tap, without which there are no sensors, does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum SensorError {
+    /// The programs could not be loaded, whatever they were told to do without.
+    #[error("the kernel does not take the BPF programs: {0}")]
+    Load(String),
+    /// A map or program is missing from the object: it was built from something else.
+    #[error("the BPF object has no {0}: build it again with `cargo xtask build`")]
+    Object(&'static str),
+    /// The socket could not be made.
+    #[error("cannot listen to rtnetlink: {0}")]
+    Socket(#[from] io::Error),
+    /// A map could not be written.
+    #[error("cannot write the BPF map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+}
+
+/// The attached sensors. They are detached when this is dropped.
+pub struct Sensors {
+    ring: RingBuf<MapData>,
+    links: HashMap<MapData, u32, u8>,
+    in_scope: BTreeSet<u32>,
+    processes: HashMap<MapData, u32, Record>,
+    lost: Array<MapData, u64>,
+    overruns: AtomicU64,
+    logger: Option<load::Logger>,
+    status: Vec<SensorStatus>,
+    socket: tap::TapSocket,
+    /// Holds the programs and their links.
+    _ebpf: aya::Ebpf,
+}
+
+impl Sensors {
+    /// Loads and attaches everything, for the network namespace of the calling thread. Needs `CAP_BPF`,
+    /// `CAP_PERFMON` and `CAP_NET_ADMIN`, or root. Takes some tens of milliseconds.
+    ///
+    /// The only fatal failure is that of the tap; the rest is told by [`Sensors::status`].
+    pub fn open(options: &Options) -> Result<Self, SensorError> {
+        let Loaded { mut ebpf, socket, status } = load::load(options)?;
+        let logger = options.debug.then(|| load::logger(&mut ebpf)).flatten();
+        let mut take = |name| ebpf.take_map(name).ok_or(SensorError::Object(name));
+        let broken = |map| move |source| SensorError::Map { map, source };
+        Ok(Self {
+            ring: RingBuf::try_from(take("EVENTS")?).map_err(broken("EVENTS"))?,
+            links: HashMap::try_from(take("SCOPE_LINKS")?).map_err(broken("SCOPE_LINKS"))?,
+            in_scope: BTreeSet::new(),
+            processes: HashMap::try_from(take("PROCESSES")?).map_err(broken("PROCESSES"))?,
+            lost: Array::try_from(take("LOST")?).map_err(broken("LOST"))?,
+            overruns: AtomicU64::new(0),
+            logger,
+            status,
+            socket,
+            _ebpf: ebpf,
+        })
+    }
+
+    /// Passes up to `max` records to `sink`, oldest first, and returns how many there were. When it returns less
+    /// than `max` the ring is empty, and its descriptor becomes readable with the next record.
+    pub fn drain(&mut self, max: usize, sink: &mut dyn FnMut(Sensed<'_>)) -> usize {
+        let mut taken = 0;
+        while taken < max {
+            let Some(item) = self.ring.next() else { break };
+            taken += 1;
+            if let Some(sensed) = ring::decode(&item) {
+                sink(sensed);
+            }
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        taken
+    }
+
+    /// Replaces the interfaces in scope, by ifindex.
+    pub fn set_links(&mut self, links: &BTreeSet<u32>) -> Result<(), SensorError> {
+        let failed = |source| SensorError::Map { map: "SCOPE_LINKS", source };
+        // New ones first: at no time is less in scope than before and after.
+        for link in links.difference(&self.in_scope) {
+            self.links.insert(link, 1, 0).map_err(failed)?;
+        }
+        for link in self.in_scope.difference(links) {
+            self.links.remove(link).map_err(failed)?;
+        }
+        self.in_scope.clone_from(links);
+        Ok(())
+    }
+
+    /// What was lost since the start.
+    pub fn lost(&self) -> Lost {
+        if self.socket.overrun() {
+            self.overruns.fetch_add(1, Ordering::Relaxed);
+        }
+        let count = |kind| self.lost.get(&kind, 0).unwrap_or(0);
+        Lost {
+            messages: count(LOST_MESSAGES) + self.overruns.load(Ordering::Relaxed),
+            processes: count(LOST_PROCESSES),
+            exits: count(LOST_EXITS),
+            truncated: count(LOST_TRUNCATED),
+        }
+    }
+
+    /// What works and what does not.
+    pub fn status(&self) -> Vec<SensorStatus> {
+        self.status.clone()
+    }
+
+    /// A process that the kernel side knows, alive or lately gone; for what is not in the ring yet or was lost.
+    /// A process that it has forgotten may still be found by [`ProcReader::process`].
+    pub fn process(&self, tgid: u32) -> Option<Process> {
+        let Record(record) = self.processes.get(&tgid, 0).ok()?;
+        (record.flags & PROCESS_READY != 0).then(|| ring::process(&record))
+    }
+}
+
+impl AsRawFd for Sensors {
+    /// The ring: readable when there are records.
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Sensors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sensors").field("status", &self.status).finish_non_exhaustive()
+    }
+}

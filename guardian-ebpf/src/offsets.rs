@@ -1,0 +1,50 @@
+//! The members of kernel structures that the programs read: one list for both sides.
+
+/// Calls the macro `$callback` with every kernel structure member that the programs read, as
+/// `NAME: "struct", "member", group;`. In the programs `NAME` is a read-only global that holds the byte
+/// offset of the member in the running kernel, `u32::MAX` where it has none. The daemon takes the
+/// offsets from the kernel's BTF and sets the globals; where one of a group is missing, the whole
+/// group is absent. Without the group `task` nobody can be named; every other one costs only what it
+/// gives.
+///
+/// Present with these names from Linux 5.8 to 6.18.
+#[macro_export]
+macro_rules! for_each_offset {
+    ($callback:ident) => {
+        $callback! {
+            TASK_FLAGS: "task_struct", "flags", task;
+            TASK_TGID: "task_struct", "tgid", task;
+            TASK_PID: "task_struct", "pid", task;
+            TASK_COMM: "task_struct", "comm", task;
+            TASK_LEADER: "task_struct", "group_leader", task;
+            TASK_START: "task_struct", "start_boottime", task;
+            TASK_PARENT: "task_struct", "real_parent", task;
+            TASK_MM: "task_struct", "mm", task;
+            TASK_CRED: "task_struct", "cred", task;
+            CRED_UID: "cred", "uid", task;
+            TASK_STACK: "task_struct", "stack", stack;
+            TASK_THREAD_INFO: "task_struct", "thread_info", preempt;
+            THREAD_INFO_PREEMPT: "thread_info", "preempt_count", preempt;
+            TASK_LOGIN_UID: "task_struct", "loginuid", audit;
+            TASK_CGROUPS: "task_struct", "cgroups", cgroup;
+            CSS_SET_CGROUP: "css_set", "dfl_cgrp", cgroup;
+            CGROUP_NODE: "cgroup", "kn", cgroup;
+            KERNFS_ID: "kernfs_node", "id", cgroup;
+            TASK_SIGNAL: "task_struct", "signal", signal;
+            SIGNAL_LIVE: "signal_struct", "live", signal;
+            MM_ARG_START: "mm_struct", "arg_start", argv;
+            MM_ARG_END: "mm_struct", "arg_end", argv;
+            MM_EXE: "mm_struct", "exe_file", exe;
+            FILE_PATH: "file", "f_path", exe;
+            PATH_MOUNT: "path", "mnt", exe;
+            PATH_DENTRY: "path", "dentry", exe;
+            DENTRY_PARENT: "dentry", "d_parent", exe;
+            DENTRY_NAME: "dentry", "d_name", exe;
+            QSTR_NAME: "qstr", "name", exe;
+            VFSMOUNT_ROOT: "vfsmount", "mnt_root", exe;
+            MOUNT_VFSMOUNT: "mount", "mnt", exe;
+            MOUNT_PARENT: "mount", "mnt_parent", exe;
+            MOUNT_POINT: "mount", "mnt_mountpoint", exe;
+        }
+    };
+}

@@ -1,0 +1,84 @@
+//! The programs by subject, and the maps and globals they share.
+
+mod lifecycle;
+mod path;
+mod process;
+mod read;
+mod scope;
+mod tap;
+mod task;
+
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, RingBuf},
+};
+use core::arch::asm;
+use route_guardian_ebpf::{LOST_KINDS, ProcessRecord, Whoami};
+
+/// The one stream of records to the daemon: one order for messages, processes and exits. The size is set
+/// at load.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Who is who, by thread group id. The entries outlive their processes: children and late messages
+/// need them.
+///
+/// An element of an LRU map may be given to another key while a program still writes to it. A program
+/// writes only to entries it has just inserted or looked up, so that takes as many insertions as
+/// the map has entries within microseconds; the reader compares `id`.
+#[map]
+static PROCESSES: LruHashMap<u32, ProcessRecord> = LruHashMap::with_max_entries(8192, 0);
+
+/// Never written to: what a new entry of `PROCESSES` starts as. A `ProcessRecord` does not fit on the
+/// stack, and per-CPU scratch would be overwritten by a softirq or a task that preempts this one.
+#[map]
+static BLANK: Array<ProcessRecord> = Array::with_max_entries(1, 0);
+
+/// The interfaces in scope, kept by the daemon.
+#[map]
+static SCOPE_LINKS: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// The routing tables in scope, set at load.
+#[map]
+static SCOPE_TABLES: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+
+/// Who the daemon is, as `whoami` found it.
+#[map]
+static SELF: Array<Whoami> = Array::with_max_entries(1, 0);
+
+/// What was lost, by kind, since load. One atomic counter per kind and not one per CPU: a preempted
+/// program would lose increments of those, and nothing counts often.
+#[map]
+static LOST: Array<u64> = Array::with_max_entries(LOST_KINDS, 0);
+
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// How `current` is read: `route_guardian_ebpf::Identity`. What this rules out is dead code to the
+/// verifier, so that helpers the kernel does not allow here are never looked at.
+#[unsafe(no_mangle)]
+static IDENTITY: Global<u32> = Global::new(0);
+
+/// Whether the programs tell what they do: 0 makes every log statement dead code.
+#[unsafe(no_mangle)]
+static DEBUG: Global<u32> = Global::new(0);
+
+/// Counts one loss.
+#[inline(always)]
+fn lost(kind: u32) {
+    if let Some(counter) = LOST.get_ptr_mut(kind) {
+        // `core` has no atomic addition for this target.
+        // SAFETY: map values live as long as the program and are aligned to 8 bytes.
+        unsafe { asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64) };
+    }
+}
+
+/// `$what` with aya-log, if the daemon asked for it.
+macro_rules! debug {
+    ($($what:tt)*) => {
+        if super::DEBUG.load() != 0 {
+            aya_log_ebpf::info!($($what)*);
+        }
+    };
+}
+use debug;

@@ -1,0 +1,134 @@
+//! The socket filters.
+
+use super::{
+    EVENTS, debug, lost, process,
+    read::opaque,
+    scope::{self, Header},
+    task,
+};
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit, bpf_skb_load_bytes,
+    },
+    macros::socket_filter,
+    programs::SkBuffContext,
+};
+use route_guardian_ebpf::{
+    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, KIND_MESSAGE, LOST_MESSAGES, LOST_TRUNCATED,
+    MESSAGE_CLASSES, MESSAGE_CUT, MESSAGE_TRUNCATED, MessageHead, PROCESS_EXITED, PROCESS_TOLD,
+};
+
+/// Accepts nothing: the message is in the ring already, so that no socket queue can overflow.
+const DROP: i64 = 0;
+
+/// Sees every notification of the groups that the daemon's socket joined.
+///
+/// Called by `sk_filter()` in `do_one_broadcast()`, `net/netlink/af_netlink.c`:
+/// `static void do_one_broadcast(struct sock *sk, struct netlink_broadcast_data *p)`, synchronously in the
+/// task that caused the notification, before its system call returns; or in a kernel thread or a
+/// softirq. So since at least 4.18, to 6.18. May be preempted and re-entered on the same CPU.
+#[socket_filter]
+pub fn tap(ctx: SkBuffContext) -> i64 {
+    sense(&ctx);
+    DROP
+}
+
+/// Learns who the daemon is: attached to one end of a socket pair, to whose other end the daemon sends.
+///
+/// Called by `sk_filter()` in `unix_dgram_sendmsg()`, `net/unix/af_unix.c`, in the sending task; so since at
+/// least 4.18, to 6.18.
+#[socket_filter]
+pub fn whoami(_ctx: SkBuffContext) -> i64 {
+    task::remember_self();
+    DROP
+}
+
+#[inline(always)]
+fn sense(ctx: &SkBuffContext) {
+    // SAFETY: no arguments.
+    let at = unsafe { bpf_ktime_get_ns() };
+    let Some(header) = scope::load::<Header>(ctx, 0) else { return };
+    if !scope::is_of_interest(ctx, &header) {
+        return;
+    }
+    let mut head = MessageHead { kind: KIND_MESSAGE, at, ..MessageHead::default() };
+    let task = task::current();
+    task::identify(task, &mut head);
+    let mut late = false;
+    // Where an interrupt or a kernel thread does it, `current` is nobody to ask, and the daemon may be
+    // the one interrupted.
+    if head.bits & (CONTEXT_INTERRUPT | CONTEXT_KTHREAD) == 0 {
+        if task::is_self(head.id) {
+            return;
+        }
+        if task != 0 {
+            let told = process::announce(task, head.id);
+            // Files are closed after the exit has been told: it is told again for what that brings about.
+            // SAFETY: a record in map memory.
+            late = told.is_some_and(|info| unsafe {
+                head.bits & CONTEXT_EXITING != 0
+                    && (*info).flags & (PROCESS_EXITED | PROCESS_TOLD) == PROCESS_EXITED | PROCESS_TOLD
+            });
+        }
+    }
+    debug!(ctx, "message type {} flags {} of pid {} bits {}", header.kind, header.flags, head.id.tgid, head.bits);
+    deliver(ctx, &mut head);
+    if late {
+        process::send_exit(head.id);
+    }
+}
+
+/// Puts the message into the ring, in the smallest class that holds it.
+#[inline(always)]
+fn deliver(ctx: &SkBuffContext, head: &mut MessageHead) {
+    const A: usize = MESSAGE_CLASSES[0];
+    const B: usize = MESSAGE_CLASSES[1];
+    const C: usize = MESSAGE_CLASSES[2];
+    const D: usize = MESSAGE_CLASSES[3];
+    const E: usize = MESSAGE_CLASSES[4];
+    const F: usize = MESSAGE_CLASSES[5];
+    let len = ctx.len() as usize;
+    head.whole = len as u32;
+    head.kept = len as u32;
+    if len <= A {
+        copy::<A>(ctx, head);
+    } else if len <= B {
+        copy::<B>(ctx, head);
+    } else if len <= C {
+        copy::<C>(ctx, head);
+    } else if len <= D {
+        copy::<D>(ctx, head);
+    } else if len <= E {
+        copy::<E>(ctx, head);
+    } else if len <= F {
+        copy::<F>(ctx, head);
+    } else {
+        lost(LOST_TRUNCATED);
+        head.bits |= MESSAGE_TRUNCATED;
+        head.kept = MESSAGE_CUT as u32;
+        copy::<MESSAGE_CUT>(ctx, head);
+    }
+}
+
+/// Reserves room for the head and `N` bytes of message, a power of two, and fills it in place: per-CPU
+/// scratch would not survive re-entry.
+#[inline(always)]
+fn copy<const N: usize>(ctx: &SkBuffContext, head: &MessageHead) {
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: the map is a ring buffer, and every way out submits or discards the room.
+    unsafe {
+        let room = bpf_ringbuf_reserve(ring, (size_of::<MessageHead>() + N) as u64, 0).cast::<u8>();
+        if room.is_null() {
+            lost(LOST_MESSAGES);
+            return;
+        }
+        let n = (opaque(head.kept).wrapping_sub(1) & (N as u32 - 1)) + 1;
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, room.add(size_of::<MessageHead>()).cast(), n) != 0 {
+            lost(LOST_MESSAGES);
+            bpf_ringbuf_discard(room.cast(), 0);
+            return;
+        }
+        room.cast::<MessageHead>().write(*head);
+        bpf_ringbuf_submit(room.cast(), 0);
+    }
+}

@@ -1,0 +1,175 @@
+//! Answers to what the edges ask.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, sync::Arc};
+
+use super::{clock, guard::Guard, record::object};
+use crate::{
+    core::Reason,
+    model::{
+        Actor, Family, Mode, Route,
+        record::{ObjectKind, ObjectRecord, Outcome},
+    },
+    netlink::dump,
+    sensor::SensorStatus,
+    surface::{
+        ask::Ask,
+        report::{
+            DiffReport, HeldReport, ObjectCounts, PlannedAction, RestoreReport, SensorReport, Snapshot,
+            StatusReport,
+        },
+        text,
+    },
+};
+
+impl Guard {
+    /// Answers one question. Who asked may have given up meanwhile.
+    pub(super) async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Heartbeat(reply) => drop(reply.send(())),
+            Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            Ask::Diff { desired, reply } => drop(reply.send(self.diff(desired))),
+            Ask::Restore { dry_run, reply } => {
+                let report = self.restore(dry_run).await;
+                drop(reply.send(report));
+            }
+            Ask::Release { key, reply } => {
+                let chosen =
+                    |k: &crate::model::RouteKey| key.as_ref().is_none_or(|key| k.dst.to_string() == *key);
+                drop(reply.send(self.core.release(chosen)));
+            }
+            Ask::Reload(reply) => drop(reply.send(self.reload())),
+        }
+    }
+
+    fn status(&self) -> StatusReport {
+        let sensors = self.source.status(self.without_tap.as_deref());
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+            pid: std::process::id(),
+            mode: self.core.mode(),
+            profile: self.config.profile.clone(),
+            uptime_s: clock::now().since(self.started).as_secs(),
+            netns: netns(),
+            ready: self.core.is_synced(),
+            objects: Family::ALL.iter().map(|&family| self.object_counts(family)).collect(),
+            degraded: self.degraded(&sensors),
+            sensors: sensors
+                .into_iter()
+                .map(|s| SensorReport { name: s.name.to_owned(), attached: s.attached, why: s.why })
+                .collect(),
+            lost: BTreeMap::new(),
+            resyncs: BTreeMap::new(),
+            last: self.last.clone(),
+            held: self.held(),
+        }
+    }
+
+    fn object_counts(&self, family: Family) -> ObjectCounts {
+        let counts = self.core.counts(family);
+        ObjectCounts {
+            kind: ObjectKind::Route,
+            family: Some(family),
+            protected: counts.protected as u64,
+            missing: counts.missing as u64,
+            held: counts.held as u64,
+        }
+    }
+
+    fn degraded(&self, sensors: &[SensorStatus]) -> Vec<String> {
+        if let Some(why) = &self.without_tap {
+            return vec![format!("no actor can be named: there is no tap ({why})")];
+        }
+        sensors
+            .iter()
+            .filter(|sensor| !sensor.attached)
+            .map(|sensor| {
+                let why = sensor.why.as_deref().unwrap_or("it is not attached");
+                format!("sensor {}: {why}", sensor.name)
+            })
+            .collect()
+    }
+
+    fn held(&self) -> Vec<HeldReport> {
+        let now = clock::now();
+        self.core
+            .missing()
+            .into_iter()
+            .filter(|missing| missing.outcome == Some(Outcome::Held))
+            .map(|missing| HeldReport {
+                object: object(&missing.route, self.core.links()),
+                actor: missing.actor.as_deref().map(name).unwrap_or_default(),
+                why: missing.error.unwrap_or_default(),
+                retry_in_ms: missing
+                    .retry
+                    .map(|at| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX)),
+            })
+            .collect()
+    }
+
+    fn objects<'a>(&self, routes: impl IntoIterator<Item = &'a Route>) -> Vec<ObjectRecord> {
+        routes.into_iter().map(|route| object(route, self.core.links())).collect()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            time: clock::rfc3339(clock::wall(clock::now())),
+            netns: netns(),
+            objects: self.objects(self.core.desired().iter().map(Arc::as_ref)),
+        }
+    }
+
+    fn diff(&self, desired: Option<Snapshot>) -> Result<DiffReport, String> {
+        let state = dump().map_err(|error| error.to_string())?;
+        let desired = desired.map_or_else(|| self.snapshot().objects, |snapshot| snapshot.objects);
+        let observed: Vec<Route> =
+            state.routes.into_iter().filter(|route| self.core.scope().covers(route, &state.links)).collect();
+        Ok(DiffReport::between(&desired, &self.objects(&observed)))
+    }
+
+    async fn restore(&mut self, dry_run: bool) -> Result<RestoreReport, String> {
+        let plan = self.core.would_write();
+        let action = |verb: &str, object, result: Option<String>, failed| PlannedAction {
+            verb: verb.to_owned(),
+            object,
+            result,
+            failed,
+        };
+        if dry_run {
+            let actions = plan
+                .iter()
+                .map(|a| action(a.verb(), object(a.route(), self.core.links()), None, false))
+                .collect();
+            return Ok(RestoreReport { dry_run, actions });
+        }
+        if self.core.mode() == Mode::Observe {
+            return Err("the guardian only observes: start it with --mode restore to have it write".into());
+        }
+        self.core.release(|_| true);
+        self.want(Reason::Operator);
+        while self.turn().await {}
+        self.tell();
+        let missing = self.core.missing();
+        let actions = plan
+            .iter()
+            .map(|a| {
+                let left = missing.iter().find(|m| m.route.same(a.route()));
+                let why = left.map(|m| m.error.clone().unwrap_or_else(|| "still missing".into()));
+                let failed = why.is_some();
+                action(a.verb(), object(a.route(), self.core.links()), why.or(Some("done".into())), failed)
+            })
+            .collect();
+        Ok(RestoreReport { dry_run, actions })
+    }
+}
+
+/// An actor in a word or two.
+fn name(actor: &Actor) -> String {
+    text::actor_name(&crate::attribution::actor_record(actor))
+}
+
+/// The inode of the network namespace.
+fn netns() -> u64 {
+    fs::metadata("/proc/self/ns/net").map_or(0, |meta| meta.ino())
+}

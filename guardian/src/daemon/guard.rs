@@ -1,0 +1,440 @@
+//! The guard loop: take in, write, tell, wait.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::{self, error::TrySendError},
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
+
+use super::{
+    RunOptions, clock,
+    edges::Told,
+    record::Ids,
+    settings,
+    source::{Source, Taken},
+};
+use crate::{
+    attribution::{Attribution, OwnerRule},
+    config::Config,
+    core::{Core, Counts, Dump, Effect, Input, Reason, Report, Scope},
+    model::{
+        Actor, Family, Stamp,
+        record::{EventRecord, ObjectKind, Verdict},
+    },
+    netlink::{DumpError, Executor, Listener, State, dump, listener::RECEIVE_BUFFER},
+    sensor::{self, Lost, Sensors},
+    surface::{
+        ask::Ask,
+        metrics::{Metrics, Objects},
+    },
+};
+
+/// Writes in one go, between two looks at what has come.
+const WRITES: usize = 256;
+
+/// Reports are turned into records when there is nothing else to do, or when there are this many.
+const REPORTS: usize = 4096;
+
+/// Gauges follow a change after this time, so that a burst costs one count.
+const GAUGES: Duration = Duration::from_millis(20);
+
+/// When a dump that failed is tried again.
+const DUMP_RETRY: Duration = Duration::from_secs(1);
+
+/// What the guard is made from.
+pub struct Start {
+    pub config: Config,
+    pub options: RunOptions,
+    pub scope: Scope,
+    pub owner: OwnerRule,
+    pub metrics: Metrics,
+    pub told: mpsc::Sender<Told>,
+    pub asks: mpsc::Receiver<Ask>,
+}
+
+/// The guard thread's state.
+pub struct Guard {
+    pub(super) config: Config,
+    pub(super) options: RunOptions,
+    pub(super) core: Core,
+    pub(super) source: Source,
+    /// Why there is no tap, where there is none.
+    pub(super) without_tap: Option<String>,
+    pub(super) executor: Executor,
+    pub(super) attribution: Attribution,
+    pub(super) owner: OwnerRule,
+    pub(super) metrics: Metrics,
+    pub(super) started: Stamp,
+    pub(super) last: Option<EventRecord>,
+    told: mpsc::Sender<Told>,
+    asks: mpsc::Receiver<Ask>,
+    ids: Ids,
+    taken: Vec<Taken>,
+    reports: Vec<Report>,
+    lost: Lost,
+    /// Why state is to be read again; one dump serves all reasons.
+    wanted: Option<Reason>,
+    dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
+    dump_not_before: Option<Stamp>,
+    gauges_due: Option<Stamp>,
+}
+
+impl Guard {
+    /// Attaches the sensors and opens the executor. To be called within the runtime.
+    pub fn new(start: Start) -> anyhow::Result<Self> {
+        let Start { config, options, scope, owner, metrics, told, asks } = start;
+        let executor = Executor::open().context("cannot open the netlink socket that writes routes")?;
+        let (source, without_tap) = open_source(&config, &options)?;
+        let mut attribution = Attribution::new(Attribution::PROCESSES);
+        attribution.look_up_cgroups_at_once(owner.needs_cgroups());
+        let guard = Self {
+            core: Core::new(settings::settings(&config), scope),
+            config,
+            options,
+            source,
+            without_tap,
+            executor,
+            attribution,
+            owner,
+            metrics,
+            started: clock::now(),
+            last: None,
+            told,
+            asks,
+            ids: Ids::new(),
+            taken: Vec::new(),
+            reports: Vec::new(),
+            lost: Lost::default(),
+            wanted: Some(Reason::Start),
+            dumping: None,
+            dump_not_before: None,
+            gauges_due: Some(clock::now()),
+        };
+        guard.show_sensors();
+        guard.metrics.set_mode(guard.config.mode);
+        Ok(guard)
+    }
+
+    /// Runs until SIGTERM or SIGINT. Routes are left as they are.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        log::info!(
+            "guarding this network namespace: profile {}, mode {}",
+            self.config.profile,
+            self.config.mode
+        );
+        loop {
+            while self.turn().await {}
+            self.tell();
+            if self.wait(&mut terminate, &mut interrupt, &mut hangup).await? {
+                log::info!("ending; routes are left as they are");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what is there and writes what is to be written; whether there may be more of either.
+    pub(super) async fn turn(&mut self) -> bool {
+        let more = self.source.take(&mut self.taken);
+        self.take_in();
+        let wrote = self.write().await;
+        self.effects();
+        self.count_losses();
+        if self.reports.len() >= REPORTS {
+            self.tell();
+        }
+        more || wrote || self.core.has_work()
+    }
+
+    /// Feeds what was taken to the core.
+    fn take_in(&mut self) {
+        let mut taken = std::mem::take(&mut self.taken);
+        for item in taken.drain(..) {
+            match item {
+                Taken::Notice { at, notice, port, task } => {
+                    let source = &self.source;
+                    let actor = self.attribution.actor_of(&task, &|tgid| source.process(tgid));
+                    let verdict = verdict(&actor, &self.owner);
+                    self.core.step(clock::now(), Input::Notice { at, notice, port, actor, verdict });
+                    self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
+                }
+                Taken::Process(process) => self.attribution.learn(process),
+                Taken::Exit(process) => {
+                    self.attribution.exited(process);
+                    self.core.step(clock::now(), Input::Gone(process));
+                }
+                Taken::Unreadable(why) => {
+                    if let Some(why) = why {
+                        log::warn!("a message of the kernel cannot be read: {why}");
+                    }
+                    self.want(Reason::Truncated);
+                }
+                Taken::Overrun => {
+                    self.metrics.add_lost("netlink", 1);
+                    self.want(Reason::Lost);
+                }
+            }
+        }
+        self.taken = taken;
+    }
+
+    /// One round of writes; whether there was anything to write.
+    pub(super) async fn write(&mut self) -> bool {
+        let actions = self.core.plan(clock::now(), WRITES);
+        if actions.is_empty() {
+            return false;
+        }
+        let sent = clock::now();
+        let results = self.executor.apply(&actions).await;
+        self.core.applied(results, sent, clock::now());
+        self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
+        true
+    }
+
+    /// Does what the core asks for.
+    pub(super) fn effects(&mut self) {
+        let mut wanted = None;
+        let mut links = None;
+        for effect in self.core.effects() {
+            match effect {
+                Effect::Report(report) => self.reports.push(*report),
+                Effect::Reread(reason) => wanted = Some(reason),
+                Effect::Links(set) => links = Some(set),
+                Effect::Damped(held) => self.metrics.add_damping(held),
+            }
+        }
+        if let Some(links) = links {
+            self.source.set_links(&links);
+        }
+        if let Some(reason) = wanted {
+            self.want(reason);
+        }
+    }
+
+    /// Asks for a dump; the one that runs already may be too early.
+    pub(super) const fn want(&mut self, reason: Reason) {
+        self.wanted = Some(reason);
+    }
+
+    fn count_losses(&mut self) {
+        let lost = self.source.lost();
+        let messages = lost.messages.saturating_sub(self.lost.messages);
+        let others = (lost.processes + lost.exits).saturating_sub(self.lost.processes + self.lost.exits);
+        if messages > 0 {
+            log::warn!("{messages} messages found the ring full; state is read again");
+            self.metrics.add_lost("ringbuf", messages);
+            self.want(Reason::Lost);
+        }
+        if others > 0 {
+            self.metrics.add_lost("ringbuf", others);
+        }
+        self.lost = lost;
+    }
+
+    /// Starts the dump that is wanted, unless one is running.
+    fn start_dump(&mut self) {
+        let now = clock::now();
+        if self.dumping.is_some() || self.dump_not_before.is_some_and(|at| now < at) {
+            return;
+        }
+        if let Some(reason) = self.wanted.take() {
+            self.dump_not_before = None;
+            self.metrics.add_resync(reason.as_str());
+            self.dumping = Some(spawn_blocking(move || {
+                let started = clock::now();
+                dump().map(|state| (started, state))
+            }));
+        }
+    }
+
+    /// Subscribe, dump, replay: what was announced up to the dump's end is taken in before it.
+    async fn dumped(&mut self, result: Result<(Stamp, State), DumpError>) {
+        let ended = clock::now();
+        match result {
+            Ok((started, state)) => {
+                while self.source.take(&mut self.taken) {
+                    self.take_in();
+                }
+                self.take_in();
+                if !state.complete {
+                    self.want(Reason::Interrupted);
+                    self.dump_not_before = Some(ended.after(DUMP_RETRY));
+                    if !self.core.is_synced() {
+                        return;
+                    }
+                }
+                let first = !self.core.is_synced();
+                let links = Some(state.links.iter().cloned().collect());
+                let dump = Dump { started, ended, links, routes: state.routes };
+                self.core.step(clock::now(), Input::Dump(dump));
+                self.gauges_due.get_or_insert(ended);
+                if first {
+                    let routes = self.core.desired().len();
+                    log::info!("first snapshot taken: {routes} routes guarded");
+                }
+            }
+            Err(error) => {
+                log::error!("{error}; it is tried again");
+                self.want(Reason::Interrupted);
+                self.dump_not_before = Some(ended.after(DUMP_RETRY));
+            }
+        }
+        self.write().await;
+        self.effects();
+    }
+
+    /// Waits for the next thing to happen; `true` to end.
+    async fn wait(
+        &mut self,
+        terminate: &mut Signal,
+        interrupt: &mut Signal,
+        hangup: &mut Signal,
+    ) -> anyhow::Result<bool> {
+        self.start_dump();
+        let deadline = [self.core.deadline(), self.gauges_due, self.dump_not_before]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.since(clock::now()));
+        let own_port = self.executor.port();
+        let dumping = async {
+            match self.dumping.as_mut() {
+                Some(dump) => dump.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            result = self.source.wait(own_port, &mut self.taken) => {
+                result.context("cannot read what the kernel announces")?;
+            }
+            result = dumping => {
+                self.dumping = None;
+                self.dumped(result.context("the dump broke off")?).await;
+            }
+            () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.due(),
+            Some(ask) = self.asks.recv() => self.answer(ask).await,
+            _ = hangup.recv() => {
+                // Why it was not taken is in the log.
+                let _ = self.reload();
+            }
+            _ = terminate.recv() => return Ok(true),
+            _ = interrupt.recv() => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// What the clock asks for, besides the core's own timers.
+    fn due(&mut self) {
+        let now = clock::now();
+        if self.dump_not_before.is_some_and(|at| at <= now) {
+            self.dump_not_before = None;
+        }
+        if self.gauges_due.is_some_and(|at| at <= now) {
+            self.gauges_due = None;
+            for family in Family::ALL {
+                let Counts { protected, missing, held } = self.core.counts(family);
+                let counts =
+                    Objects { protected: protected as u64, missing: missing as u64, held: held as u64 };
+                self.metrics.set_objects(ObjectKind::Route, Some(family), counts);
+            }
+        }
+    }
+
+    /// Turns reports into records and sends them to the edges.
+    pub(super) fn tell(&mut self) {
+        for report in std::mem::take(&mut self.reports) {
+            let actor = self.attribution.record(&report.actor);
+            let record = self.ids.record(&report, actor, self.core.links());
+            if record.verdict != Verdict::Owner {
+                self.last = Some(record.clone());
+            }
+            match self.told.try_send(Told { record, again: report.again }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => self.metrics.add_lost("queue", 1),
+                Err(TrySendError::Closed(_)) => log::error!("the edges thread is gone; records are lost"),
+            }
+        }
+    }
+
+    /// Reads the configuration again; a bad one changes nothing.
+    pub(super) fn reload(&mut self) -> Result<(), String> {
+        let result = self.try_reload();
+        self.metrics.set_reload(result.is_ok());
+        match &result {
+            Ok(()) => log::info!("configuration read again"),
+            Err(error) => log::error!("the configuration in use is kept: {error:#}"),
+        }
+        result.map_err(|error| format!("{error:#}"))
+    }
+
+    fn try_reload(&mut self) -> anyhow::Result<()> {
+        let config = Config::load(self.options.config_path.as_deref(), &self.options.overrides)?;
+        let scope = settings::scope(&config)?;
+        let owner = settings::owner(&config)?;
+        if config.http != self.config.http
+            || config.control != self.config.control
+            || config.state != self.config.state
+        {
+            log::warn!("[http], [control] and [state] are taken over at the next start");
+        }
+        if settings::kernel_scope(&config) != settings::kernel_scope(&self.config) {
+            (self.source, self.without_tap) = open_source(&config, &self.options)?;
+            self.lost = Lost::default();
+            self.show_sensors();
+            self.source.set_links(&self.core.guarded_links().clone());
+        }
+        self.core.reconfigure(settings::settings(&config), scope);
+        self.attribution.look_up_cgroups_at_once(owner.needs_cgroups());
+        self.owner = owner;
+        self.metrics.set_mode(config.mode);
+        self.config = config;
+        self.effects();
+        Ok(())
+    }
+
+    fn show_sensors(&self) {
+        for sensor in self.source.status(self.without_tap.as_deref()) {
+            self.metrics.set_sensor(sensor.name, sensor.attached);
+            if !sensor.attached {
+                let why = sensor.why.unwrap_or_default();
+                log::warn!("sensor {} is not attached: {why}", sensor.name);
+            }
+        }
+    }
+}
+
+/// The tap where it is wanted and the kernel takes it, plain netlink otherwise, with the reason.
+fn open_source(config: &Config, options: &RunOptions) -> anyhow::Result<(Source, Option<String>)> {
+    let plain = || Listener::open(RECEIVE_BUFFER).map(Source::Plain).context("cannot listen to rtnetlink");
+    if options.no_bpf {
+        return Ok((plain()?, Some("switched off by --no-bpf".into())));
+    }
+    let wanted = sensor::Options {
+        scope: settings::kernel_scope(config),
+        debug: options.debug_bpf,
+        ring_bytes: sensor::Options::RING_BYTES,
+    };
+    match Sensors::open(&wanted) {
+        Ok(sensors) => Ok((Source::tap(sensors).context("cannot wait for the sensors' ring")?, None)),
+        Err(error) => Ok((plain()?, Some(error.to_string()))),
+    }
+}
+
+/// Whose change it counts as.
+fn verdict(actor: &Arc<Actor>, owner: &OwnerRule) -> Verdict {
+    match &**actor {
+        actor if owner.is_owner(actor) => Verdict::Owner,
+        // Whose program it runs is not known: it may be the owner.
+        Actor::Process { process, .. } if process.exe.is_none() => Verdict::Unknown,
+        Actor::Process { .. } => Verdict::Foreign,
+        Actor::Kernel { .. } => Verdict::Kernel,
+        Actor::Unknown => Verdict::Unknown,
+    }
+}

@@ -1,0 +1,86 @@
+//! From the core's reports to the records of the outer interface.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher as _, RandomState},
+};
+
+use ulid::Ulid;
+
+use super::clock;
+use crate::{
+    core::Report,
+    model::{
+        Links, Route, Stamp,
+        record::{ActorRecord, EventRecord, ObjectKind, ObjectRecord, Outcome},
+    },
+};
+
+/// Open incidents whose ids are remembered.
+const INCIDENTS: usize = 256;
+
+/// Gives changes and incidents their ULIDs: the time of the change, then 48 bits of this run of the
+/// guardian, then the number of the change.
+#[derive(Debug)]
+pub struct Ids {
+    run: u128,
+    incidents: VecDeque<(u64, String)>,
+}
+
+impl Ids {
+    /// Ids that no other run has.
+    pub fn new() -> Self {
+        let random = RandomState::new().hash_one(std::process::id());
+        Self { run: u128::from(random >> 16) << 32, incidents: VecDeque::new() }
+    }
+
+    fn id(&self, at: Stamp, seq: u64) -> String {
+        let millis = u64::try_from(clock::wall(at).as_millis()).unwrap_or(u64::MAX);
+        Ulid::from_parts(millis, self.run | u128::from(seq & 0xffff_ffff)).to_string()
+    }
+
+    /// The id of an incident is that of the first change of it that was told.
+    fn incident(&mut self, seq: u64, id: &str) -> String {
+        if let Some((_, known)) = self.incidents.iter().rev().find(|(incident, _)| *incident == seq) {
+            return known.clone();
+        }
+        if self.incidents.len() >= INCIDENTS {
+            self.incidents.pop_front();
+        }
+        self.incidents.push_back((seq, id.to_owned()));
+        id.to_owned()
+    }
+
+    /// The record of a report.
+    pub fn record(&mut self, report: &Report, actor: ActorRecord, links: &Links) -> EventRecord {
+        let id = self.id(report.at, report.seq);
+        let incident = self.incident(report.incident, &id);
+        let micros = |stamp: Stamp| u64::try_from(stamp.since(report.at).as_micros()).unwrap_or(u64::MAX);
+        let there = matches!(report.outcome, Outcome::Restored | Outcome::AlreadyPresent);
+        EventRecord {
+            id,
+            incident,
+            time: clock::rfc3339(clock::wall(report.at)),
+            object: object(&report.route, links),
+            change: report.change,
+            cause: report.cause,
+            actor,
+            verdict: report.verdict,
+            outcome: report.outcome,
+            detection_us: Some(micros(report.detected)),
+            outage_us: report.restored.filter(|_| there).map(micros),
+            error: report.error.clone(),
+        }
+    }
+}
+
+/// A route as records and reports show it.
+pub fn object(route: &Route, links: &Links) -> ObjectRecord {
+    ObjectRecord {
+        kind: ObjectKind::Route,
+        family: Some(route.family()),
+        key: route.key.dst.to_string(),
+        table: Some(route.key.table),
+        text: route.text(links),
+    }
+}

@@ -1,0 +1,190 @@
+//! Where changes come from: the tap, or plain netlink without BPF.
+
+use std::io;
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::clock;
+use crate::{
+    attribution::{Comm, KernelWork, TaskFacts},
+    model::{Notice, Process, ProcessId, Stamp, route::rt},
+    netlink::{DecodeError, Listener, Received, decode, frames},
+    sensor::{Lost, Sensed, SensorStatus, Sensors, Task},
+};
+
+/// Records taken in at once, between two looks at what is to be written.
+const BATCH: usize = 256;
+
+/// The kernel's announcements.
+#[derive(Debug)]
+pub enum Source {
+    /// The socket filter, which knows who.
+    Tap {
+        /// The sensors; readable when there are records.
+        sensors: Box<AsyncFd<Sensors>>,
+        /// Whether it can tell interrupts from the tasks that they interrupt.
+        sees_interrupts: bool,
+    },
+    /// A plain multicast socket, which does not.
+    Plain(Listener),
+}
+
+/// Something that came.
+#[derive(Debug)]
+pub enum Taken {
+    /// A change.
+    Notice { at: Stamp, notice: Notice, port: u32, task: TaskFacts },
+    /// Who a process is.
+    Process(Process),
+    /// A process is gone.
+    Exit(ProcessId),
+    /// A message that was cut or that cannot be read: state is to be read again.
+    Unreadable(Option<DecodeError>),
+    /// Messages were lost.
+    Overrun,
+}
+
+impl Source {
+    /// The tap as a source. To be called within the runtime.
+    pub fn tap(sensors: Sensors) -> io::Result<Self> {
+        let sees_interrupts = sensors.status().iter().any(|s| s.name == "interrupt" && s.attached);
+        let sensors = Box::new(AsyncFd::with_interest(sensors, Interest::READABLE)?);
+        Ok(Self::Tap { sensors, sees_interrupts })
+    }
+
+    /// Waits until there is something to take, and takes of the plain socket. May be dropped at any time.
+    pub async fn wait(&mut self, own_port: u32, into: &mut Vec<Taken>) -> io::Result<()> {
+        match self {
+            Self::Tap { sensors, .. } => {
+                // Cleared before the ring is read, so that what comes meanwhile sets it again.
+                sensors.readable_mut().await?.clear_ready();
+            }
+            Self::Plain(listener) => match listener.recv().await? {
+                Received::Datagram(bytes) => plain(bytes, own_port, into),
+                Received::Overrun => into.push(Taken::Overrun),
+            },
+        }
+        Ok(())
+    }
+
+    /// Takes what is there, at most a batch; whether there may be more.
+    pub fn take(&mut self, into: &mut Vec<Taken>) -> bool {
+        let Self::Tap { sensors, sees_interrupts } = self else { return false };
+        let sees_interrupts = *sees_interrupts;
+        sensors.get_mut().drain(BATCH, &mut |sensed| tapped(sensed, sees_interrupts, into)) == BATCH
+    }
+
+    /// Who a process is, by the sensor's own memory.
+    pub fn process(&self, tgid: u32) -> Option<Process> {
+        match self {
+            Self::Tap { sensors, .. } => sensors.get_ref().process(tgid),
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// What the kernel side had to drop since the start.
+    pub fn lost(&self) -> Lost {
+        match self {
+            Self::Tap { sensors, .. } => sensors.get_ref().lost(),
+            Self::Plain(_) => Lost::default(),
+        }
+    }
+
+    /// Tells the tap which links are in scope.
+    pub fn set_links(&mut self, links: &std::collections::BTreeSet<u32>) {
+        if let Self::Tap { sensors, .. } = self
+            && let Err(error) = sensors.get_mut().set_links(links)
+        {
+            log::warn!("the tap does not know all guarded links: {error}");
+        }
+    }
+
+    /// Every sensor that was tried. `why` is why there is no tap, where there is none.
+    pub fn status(&self, why: Option<&str>) -> Vec<SensorStatus> {
+        match self {
+            Self::Tap { sensors, .. } => sensors.get_ref().status(),
+            Self::Plain(_) => vec![
+                SensorStatus { name: "tap", attached: false, why: why.map(str::to_owned) },
+                SensorStatus {
+                    name: "netlink",
+                    attached: true,
+                    why: Some("without BPF: nobody is named".into()),
+                },
+            ],
+        }
+    }
+}
+
+fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, into: &mut Vec<Taken>) {
+    match sensed {
+        Sensed::Process(process) => into.push(Taken::Process(process)),
+        Sensed::Exit(process) => into.push(Taken::Exit(process)),
+        Sensed::Message { bytes, whole_len, .. } if bytes.len() < whole_len => {
+            into.push(Taken::Unreadable(None))
+        }
+        Sensed::Message { at, task, bytes, .. } => {
+            for frame in frames(bytes) {
+                match frame.and_then(|frame| Ok(decode(&frame)?.map(|notice| (notice, frame.header.port)))) {
+                    Ok(Some((notice, port))) => {
+                        let task = facts(&task, &notice, port, sees_interrupts);
+                        into.push(Taken::Notice { at, notice, port, task });
+                    }
+                    Ok(None) => {}
+                    Err(error) => into.push(Taken::Unreadable(Some(error))),
+                }
+            }
+        }
+    }
+}
+
+fn plain(datagram: &[u8], own_port: u32, into: &mut Vec<Taken>) {
+    let at = clock::now();
+    for frame in frames(datagram) {
+        match frame.and_then(|frame| Ok(decode(&frame)?.map(|notice| (notice, frame.header.port)))) {
+            Ok(Some((_, port))) if port == own_port => {}
+            Ok(Some((notice, port))) => into.push(Taken::Notice { at, notice, port, task: nobody() }),
+            Ok(None) => {}
+            Err(error) => into.push(Taken::Unreadable(Some(error))),
+        }
+    }
+}
+
+fn nobody() -> TaskFacts {
+    TaskFacts {
+        id: ProcessId { tgid: 0, start_ns: 0 },
+        uid: 0,
+        comm: Comm::default(),
+        cgroup_id: 0,
+        kthread: false,
+        interrupt: false,
+        known: false,
+        kernel_made: None,
+    }
+}
+
+fn facts(task: &Task, notice: &Notice, port: u32, sees_interrupts: bool) -> TaskFacts {
+    let mut comm = Comm::default();
+    for (to, from) in comm.iter_mut().zip(task.comm.as_bytes()) {
+        *to = *from;
+    }
+    // The message says what kind of work it was; that it was the kernel's the context says, where it can.
+    let on_its_own = port == 0 && (task.interrupt || !sees_interrupts);
+    let kernel_made = match notice {
+        Notice::RouteSet { route, .. } | Notice::RouteGone { route } if on_its_own => match route {
+            r if r.protocol == rt::PROT_RA => Some(KernelWork::RouterAdvertisement),
+            r if r.expires => Some(KernelWork::Expiry),
+            _ => None,
+        },
+        _ => None,
+    };
+    TaskFacts {
+        id: task.id,
+        uid: task.uid,
+        comm,
+        cgroup_id: task.cgroup_id,
+        kthread: task.kthread,
+        interrupt: task.interrupt,
+        known: task.known,
+        kernel_made,
+    }
+}

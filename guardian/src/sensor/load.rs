@@ -1,0 +1,302 @@
+//! Loading the programs: the best way of naming tasks that this kernel takes, found by trying.
+
+use std::{collections::BTreeSet, io, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, HashMap, MapData},
+    programs::{ProgramError, RawTracePoint, SocketFilter},
+};
+use aya_log::EbpfLogger;
+use route_guardian_ebpf::{
+    COARSE_NS, CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Identity, ProcessRecord, TASK_KNOWN, Whoami,
+};
+
+use super::{
+    Options, SensorError, SensorStatus,
+    offsets::{Offsets, VMLINUX},
+    processes::ProcReader,
+    tap::{TapSocket, introduce},
+};
+
+/// The programs, as `cargo xtask build` made them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ROUTE_GUARDIAN_BPF_OBJECT"));
+
+/// `BPF_NOEXIST` of `bpf_map_update_elem`.
+const NOEXIST: u64 = 1;
+
+/// What takes a thread's stack is a power of two between these, in bytes.
+const STACK_SIZES: std::ops::RangeInclusive<u32> = 4096..=262_144;
+
+pub type Logger = EbpfLogger<&'static dyn log::Log>;
+
+/// A [`ProcessRecord`] as a map's value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Record(pub ProcessRecord);
+// SAFETY: integers and arrays of them, without padding.
+unsafe impl aya::Pod for Record {}
+
+/// A [`Whoami`] as a map's value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Own(Whoami);
+// SAFETY: likewise.
+unsafe impl aya::Pod for Own {}
+
+/// Programs that are loaded and attached.
+pub struct Loaded {
+    pub ebpf: Ebpf,
+    pub socket: TapSocket,
+    pub status: Vec<SensorStatus>,
+}
+
+/// Loads the programs with the best identity that works here.
+pub fn load(options: &Options) -> Result<Loaded, SensorError> {
+    let (offsets, mut why) = match Offsets::read(Path::new(VMLINUX)) {
+        Ok(offsets) => match offsets.task_missing() {
+            None => (Some(offsets), Vec::new()),
+            Some(member) => (None, vec![format!("the kernel's type information lacks {member}")]),
+        },
+        Err(error) => (None, vec![error.to_string()]),
+    };
+    let mut last = None;
+    for identity in [Identity::Task, Identity::Helpers, Identity::None] {
+        if identity == Identity::Task && offsets.is_none() {
+            continue;
+        }
+        match attempt(options, identity, offsets.as_ref()) {
+            Ok(mut loaded) => {
+                loaded.status.insert(1, identity_status(identity, &why, offsets.as_ref()));
+                release_memory();
+                return Ok(loaded);
+            }
+            Err(error) => {
+                why.push(format!("{}: {error}", describe(identity)));
+                last = Some(error);
+            }
+        }
+    }
+    release_memory();
+    Err(last.unwrap_or(SensorError::Object("programs")))
+}
+
+const fn describe(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Task => "reading the task",
+        Identity::Helpers => "asking by helper functions",
+        Identity::None => "naming nobody",
+    }
+}
+
+fn identity_status(identity: Identity, why: &[String], offsets: Option<&Offsets>) -> SensorStatus {
+    let mut notes = why.to_vec();
+    match identity {
+        Identity::Task => notes.extend(
+            offsets
+                .map(Offsets::optional_missing)
+                .unwrap_or_default()
+                .iter()
+                .map(|member| format!("the kernel has no {member}")),
+        ),
+        Identity::Helpers => notes.push("process names and numbers only".to_owned()),
+        Identity::None => notes.push("nobody can be named".to_owned()),
+    }
+    SensorStatus {
+        name: "identity",
+        attached: identity != Identity::None,
+        why: (!notes.is_empty()).then(|| notes.join("; ")),
+    }
+}
+
+/// Loads and attaches everything with one kind of identity.
+fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> Result<Loaded, SensorError> {
+    let identity_word = identity as u32;
+    let debug = u32::from(options.debug);
+    let log_level = if options.debug { u8::MAX } else { 0 };
+    let ring_bytes = options.ring_bytes.clamp(4096, 1 << 30).next_power_of_two();
+    let protocols = protocol_words(&options.scope.protocols);
+    let [first, second, third, fourth] = &protocols;
+    let mut loader = EbpfLoader::new();
+    loader
+        // Nothing here is relocated by type information, and the parsed form takes tens of megabytes.
+        .btf(None)
+        .verifier_log_level(if options.debug { VerifierLogLevel::default() } else { VerifierLogLevel::DISABLE })
+        .map_max_entries("EVENTS", ring_bytes)
+        .override_global("IDENTITY", &identity_word, true)
+        .override_global("DEBUG", &debug, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, false)
+        .override_global("PROTOCOLS_0", first, true)
+        .override_global("PROTOCOLS_1", second, true)
+        .override_global("PROTOCOLS_2", third, true)
+        .override_global("PROTOCOLS_3", fourth, true);
+    for offset in offsets.map(Offsets::all).unwrap_or_default() {
+        loader.override_global(offset.name, &offset.bytes, true);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| SensorError::Load(chain(&error)))?;
+    set_tables(&mut ebpf, &options.scope.tables)?;
+
+    let own = meet(&mut ebpf, identity)?;
+    let mut status = vec![SensorStatus { name: "tap", attached: true, why: None }];
+    if identity == Identity::Task {
+        status.push(stack_size(&mut ebpf, own)?);
+        for (name, program, tracepoint) in [
+            ("fork", "process_fork", "sched_process_fork"),
+            ("exec", "process_exec", "sched_process_exec"),
+            ("exit", "process_exit", "sched_process_exit"),
+        ] {
+            let why = trace(&mut ebpf, program, tracepoint).err().map(|error| chain(&error));
+            status.push(SensorStatus { name, attached: why.is_none(), why });
+        }
+        let why = seed(&mut ebpf, own).err();
+        status.push(SensorStatus { name: "processes", attached: why.is_none(), why });
+    } else {
+        for name in ["interrupt", "fork", "exec", "exit", "processes"] {
+            let why = Some("the task cannot be read on this kernel, see identity".to_owned());
+            status.push(SensorStatus { name, attached: false, why });
+        }
+    }
+
+    let mut socket = TapSocket::new()?;
+    let tap = filter(&mut ebpf, "tap")?;
+    tap.load().map_err(|error| SensorError::Load(chain(&error)))?;
+    tap.attach(&socket).map_err(|error| SensorError::Load(chain(&error)))?;
+    socket.listen()?;
+    Ok(Loaded { ebpf, socket, status })
+}
+
+/// Bit `n % 64` of word `n / 64` for each protocol `n`.
+fn protocol_words(protocols: &[u8]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for protocol in protocols {
+        if let Some(word) = words.get_mut(usize::from(protocol / 64)) {
+            *word |= 1_u64 << (protocol % 64);
+        }
+    }
+    words
+}
+
+fn set_tables(ebpf: &mut Ebpf, tables: &[u32]) -> Result<(), SensorError> {
+    const MAP: &str = "SCOPE_TABLES";
+    let failed = |source| SensorError::Map { map: MAP, source };
+    let map = ebpf.map_mut(MAP).ok_or(SensorError::Object(MAP))?;
+    let mut map = HashMap::<_, u32, u8>::try_from(map).map_err(failed)?;
+    for table in tables.iter().collect::<BTreeSet<_>>() {
+        map.insert(table, 1, 0).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn filter<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SocketFilter, SensorError> {
+    let program = ebpf.program_mut(name).ok_or(SensorError::Object(name))?;
+    program.try_into().map_err(|_| SensorError::Object(name))
+}
+
+/// Lets the programs see this process, so that they leave its changes out, and checks what they saw: offsets
+/// that are wrong would show here.
+fn meet(ebpf: &mut Ebpf, identity: Identity) -> Result<Whoami, SensorError> {
+    let whoami = filter(ebpf, "whoami")?;
+    let refused = |error: ProgramError| SensorError::Load(chain(&error));
+    whoami.load().map_err(refused)?;
+    introduce(|socket| whoami.attach(socket).map_err(refused))?;
+    let Own(own) = own_map(ebpf)?.get(&0, 0).map_err(|source| SensorError::Map { map: "SELF", source })?;
+    if identity == Identity::None {
+        return Ok(own);
+    }
+    let expected = std::fs::read("/proc/thread-self/comm").unwrap_or_default();
+    let name = own.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let start = ProcReader::new().process(std::process::id()).map(|process| process.id.start_ns);
+    let same_start = start == Some(own.id.start - own.id.start % COARSE_NS) || identity == Identity::Helpers;
+    let context = own.bits & (CONTEXT_KTHREAD | CONTEXT_EXITING | CONTEXT_INTERRUPT);
+    let right = own.bits & TASK_KNOWN != 0 && own.id.tgid != 0 && context == 0 && same_start;
+    if right && expected.strip_suffix(b"\n") == Some(name) {
+        Ok(own)
+    } else {
+        Err(SensorError::Load(format!("the programs took this process for another: {own:?}")))
+    }
+}
+
+fn own_map(ebpf: &mut Ebpf) -> Result<Array<&mut MapData, Own>, SensorError> {
+    let map = ebpf.map_mut("SELF").ok_or(SensorError::Object("SELF"))?;
+    Array::try_from(map).map_err(|source| SensorError::Map { map: "SELF", source })
+}
+
+/// Works out `THREAD_SIZE` from how far up the stack a system call ran the programs, and switches on the test for
+/// interrupts with it. The stack grows down from its high end, a system call that does
+/// nothing takes far less than half of it, and its size is a power of two on every architecture.
+fn stack_size(ebpf: &mut Ebpf, own: Whoami) -> Result<SensorStatus, SensorError> {
+    let size = own.stack_offset.checked_next_power_of_two().unwrap_or(0);
+    let sound = STACK_SIZES.contains(&size);
+    if sound {
+        let own = Own(Whoami { stack_size: size, ..own });
+        own_map(ebpf)?.set(0, own, 0).map_err(|source| SensorError::Map { map: "SELF", source })?;
+    }
+    let why = (!sound).then(|| format!("the programs run {} bytes from the task's stack", own.stack_offset));
+    Ok(SensorStatus { name: "interrupt", attached: sound, why })
+}
+
+fn trace(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), ProgramError> {
+    let Some(program) = ebpf.program_mut(name) else { return Err(ProgramError::NotLoaded) };
+    let program: &mut RawTracePoint = program.try_into()?;
+    program.load()?;
+    program.attach(tracepoint)?;
+    Ok(())
+}
+
+/// Tells the programs about the processes that are older than they. What a tracepoint has told meanwhile is newer
+/// and stays.
+fn seed(ebpf: &mut Ebpf, own: Whoami) -> Result<(), String> {
+    if own.id.tgid != std::process::id() {
+        return Err("not in the initial pid namespace: older processes are known when they act, not before".into());
+    }
+    let map = ebpf.map_mut("PROCESSES").ok_or("the BPF object has no PROCESSES")?;
+    let mut map = HashMap::<_, u32, Record>::try_from(map).map_err(|error| chain(&error))?;
+    for record in ProcReader::new().all().map_err(|error| format!("cannot read /proc: {error}"))? {
+        match map.insert(record.id.tgid, Record(record), NOEXIST) {
+            Err(aya::maps::MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.map_err(|error| chain(&error))?,
+        }
+    }
+    Ok(())
+}
+
+/// Connects the programs' own diagnostics to the crate `log`.
+pub fn logger(ebpf: &mut Ebpf) -> Option<Logger> {
+    EbpfLogger::init(ebpf).inspect_err(|error| log::warn!("no diagnostics of the BPF programs: {error}")).ok()
+}
+
+/// An error with all its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Gives back what start-up took: reading type information leaves tens of megabytes of freed heap behind.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no arguments that matter; the allocator locks itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_bits() {
+        assert_eq!(protocol_words(&[17, 17, 64, 255]), [1 << 17, 1, 0, 1 << 63]);
+        assert_eq!(protocol_words(&[]), [0; 4]);
+    }
+}

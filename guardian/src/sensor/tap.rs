@@ -1,0 +1,75 @@
+//! The sockets that the socket filters sit on.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::unix::net::UnixDatagram,
+};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// The groups whose notifications the tap sees: `RTNLGRP_*` of `include/uapi/linux/rtnetlink.h`.
+const GROUPS: [u32; 8] = [
+    1,  // LINK
+    5,  // IPV4_IFADDR
+    7,  // IPV4_ROUTE
+    8,  // IPV4_RULE
+    9,  // IPV6_IFADDR
+    11, // IPV6_ROUTE
+    19, // IPV6_RULE
+    32, // NEXTHOP, since 5.3
+];
+
+/// A multicast socket in the network namespace of the calling thread.
+#[derive(Debug)]
+pub struct TapSocket(Socket);
+
+impl TapSocket {
+    /// Makes a socket that has joined no group yet.
+    pub fn new() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        socket.set_non_blocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Joins the groups; after the filter is attached, so that nothing passes it.
+    pub fn listen(&mut self) -> io::Result<()> {
+        GROUPS.iter().try_for_each(|&group| self.0.add_membership(group))
+    }
+
+    /// Whether the kernel could not make a notification since this was last asked: it then sets `ENOBUFS` on every
+    /// listener (`rtnl_set_sk_err`), and the tap has seen nothing.
+    pub fn overrun(&self) -> bool {
+        let mut error: libc::c_int = 0;
+        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: `error` and `len` are valid for the call and of the sizes given.
+        let ret = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut error).cast(),
+                &raw mut len,
+            )
+        };
+        ret == 0 && error == libc::ENOBUFS
+    }
+}
+
+impl AsFd for TapSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Makes the programs see this very thread: sends one byte through a socket pair that `attach` has put a filter on.
+pub fn introduce<E: From<io::Error>>(attach: impl FnOnce(&UnixDatagram) -> Result<(), E>) -> Result<(), E> {
+    let (near, far) = UnixDatagram::pair()?;
+    attach(&far)?;
+    match near.send(&[0]) {
+        // What a filter drops is reported to the sender as refused.
+        Err(error) if error.raw_os_error() != Some(libc::EPERM) => Err(error.into()),
+        _ => Ok(()),
+    }
+}

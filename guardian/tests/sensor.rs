@@ -1,0 +1,371 @@
+//! The sensors against the running kernel, each test in a network namespace of its own.
+//!
+//! They need root, `ip`, and a kernel that takes BPF socket filters and raw tracepoints; without, they fail and say
+//! so.
+
+mod sensor_lab;
+
+use std::{collections::BTreeSet, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
+
+use route_guardian::{
+    model::Confidence,
+    sensor::{KernelScope, Lost, Options},
+};
+use sensor_lab::{ADD, DEL, Lab, client, in_namespace, ip, netlink, run, self_as};
+
+const TEN: u8 = 10;
+
+#[test]
+fn a_deletion_names_program_arguments_and_ancestors() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        ip("route add 10.50.1.0/24 dev a0");
+        lab.settle();
+        // A shell that stays between us and `ip`.
+        run("sh", &["-c", "ip route del 10.50.1.0/24 dev a0; true"]);
+        lab.settle();
+        let found = lab.message(DEL, [TEN, 50, 1, 0]);
+        let task = &found.task;
+        assert!(task.known && !task.kthread && !task.interrupt && !task.exiting, "{task:?}");
+        assert_eq!(task.comm, "ip");
+        let process = lab.process_of(task);
+        assert_eq!(process.exe.as_deref(), sensor_lab::real_ip().to_str());
+        assert_eq!(process.argv, ["ip", "route", "del", "10.50.1.0/24", "dev", "a0"]);
+        assert_eq!((process.uid, process.argv_cut, process.comm.as_str()), (0, false, "ip"));
+        assert!(process.cgroup_id == task.cgroup_id, "{process:?} {task:?}");
+        let ancestors = lab.ancestors(&process);
+        let shell = &ancestors[0];
+        assert!(shell.exe.as_deref().is_some_and(|exe| exe.ends_with("sh")), "{ancestors:?}");
+        assert_eq!(shell.argv[..2], ["sh", "-c"]);
+        assert_eq!(ancestors[1].id.tgid, std::process::id());
+        assert_eq!(ancestors[1].exe.as_deref(), std::env::current_exe().unwrap().to_str());
+        assert!(ancestors.len() > 2, "older processes come from /proc: {ancestors:?}");
+        assert_eq!(ancestors.last().map(|p| p.parent), Some(None), "up to the first process: {ancestors:?}");
+        assert!(lab.exits.contains(&process.id), "its end is told");
+        assert_eq!(lab.sensors.process(process.id.tgid), Some(process));
+        assert_eq!(lab.sensors.lost(), Lost::default());
+        let _ = Confidence::Exact;
+    });
+}
+
+#[test]
+fn raw_netlink_and_ioctl_clients_are_named() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        for (subnet, client) in [(1, "client_netlink"), (2, "client_ioctl"), (3, "client_child_by_fork")] {
+            ip(&format!("route add 10.51.{subnet}.0/24 dev a0"));
+            lab.settle();
+            let child = self_as(client, &format!("10.51.{subnet}.0"));
+            lab.settle();
+            let found = lab.message(DEL, [TEN, 51, subnet, 0]);
+            let process = lab.process_of(&found.task);
+            assert_eq!(process.exe.as_deref(), std::env::current_exe().unwrap().to_str());
+            assert!(process.argv.iter().any(|arg| arg == client), "{process:?}");
+            if client == "client_child_by_fork" {
+                // Two forks and no exec: the same program, its parents gone.
+                assert_ne!(process.id.tgid, child);
+                let ancestors = lab.ancestors(&process);
+                assert_eq!(ancestors[1].id.tgid, child, "{ancestors:?}");
+                assert_eq!(ancestors[2].id.tgid, std::process::id());
+            } else {
+                // The test harness of the client runs it in a thread.
+                assert_eq!(process.id.tgid, child);
+                assert_ne!(found.task.tid, found.task.id.tgid, "in a thread");
+            }
+        }
+    });
+}
+
+#[test]
+fn names_anyone_can_set_do_not_deceive() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        let dir = tempfile::tempdir().unwrap();
+        // A copy with a famous name, a symbolic link with one, and a relative path.
+        let copy = dir.path().join("kube-router");
+        std::fs::copy(sensor_lab::real_ip(), &copy).unwrap();
+        let link = dir.path().join("networkd");
+        symlink(sensor_lab::real_ip(), &link).unwrap();
+        for n in 1..=3 {
+            ip(&format!("route add 10.52.{n}.0/24 dev a0"));
+        }
+        run(copy.to_str().unwrap(), &["route", "del", "10.52.1.0/24"]);
+        run(link.to_str().unwrap(), &["route", "del", "10.52.2.0/24"]);
+        let status = Command::new("./kube-router")
+            .current_dir(dir.path())
+            .args(["route", "del", "10.52.3.0/24"])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        lab.settle();
+        for (n, comm, exe) in
+            [(1, "kube-router", copy.as_path()), (2, "networkd", &sensor_lab::real_ip()), (3, "kube-router", &copy)]
+        {
+            let found = lab.message(DEL, [TEN, 52, n, 0]);
+            assert_eq!(found.task.comm, comm);
+            assert_eq!(lab.process_of(&found.task).exe.as_deref(), exe.canonicalize().unwrap().to_str());
+        }
+    });
+}
+
+#[test]
+fn paths_cross_mounts_and_deep_ones_say_they_are_cut() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a-directory-with-a-long-name/".repeat(12));
+        std::fs::create_dir_all(&deep).unwrap();
+        let buried = deep.join("ip");
+        std::fs::copy(sensor_lab::real_ip(), &buried).unwrap();
+        let mounted = dir.path().join("mounted");
+        std::fs::create_dir(&mounted).unwrap();
+        ip("route add 10.53.1.0/24 dev a0");
+        ip("route add 10.53.2.0/24 dev a0");
+        run(buried.to_str().unwrap(), &["route", "del", "10.53.1.0/24"]);
+        let script = "mount -t tmpfs none \"$0\" && cp \"$1\" \"$0/ip\" && \"$0/ip\" route del 10.53.2.0/24";
+        run(
+            "unshare",
+            &["-m", "sh", "-c", script, mounted.to_str().unwrap(), sensor_lab::real_ip().to_str().unwrap()],
+        );
+        lab.settle();
+        let cut = lab.process_of(&lab.message(DEL, [TEN, 53, 1, 0]).task).exe.unwrap();
+        assert!(cut.starts_with("…/a-directory") && cut.ends_with("-name/ip"), "{cut}");
+        let crossing = lab.process_of(&lab.message(DEL, [TEN, 53, 2, 0]).task);
+        assert_eq!(crossing.exe.as_deref(), mounted.join("ip").to_str());
+    });
+}
+
+#[test]
+fn long_arguments_are_cut_visibly() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        ip("route add 10.54.1.0/24 dev a0");
+        // Options that change nothing, over and over.
+        let mut args = vec!["-o"; 400];
+        args.extend(["route", "del", "10.54.1.0/24"]);
+        run("ip", &args);
+        lab.settle();
+        let process = lab.process_of(&lab.message(DEL, [TEN, 54, 1, 0]).task);
+        assert!(process.argv_cut);
+        assert_eq!(process.argv.iter().map(|arg| arg.len() + 1).sum::<usize>(), 512 + usize::from(process.argv.last().unwrap().len() < 2));
+    });
+}
+
+#[test]
+fn own_changes_and_what_is_out_of_scope_are_dropped() {
+    in_namespace(|| {
+        let scope = KernelScope { protocols: vec![17], tables: vec![77, 4000] };
+        let mut lab = Lab::open_with(&Options { scope, ..Options::default() });
+        lab.sensors.set_links(&BTreeSet::new()).unwrap();
+        ip("route add 10.55.1.0/24 dev a0 proto 99");
+        ip("route add 10.55.2.0/24 dev a0 proto 17");
+        ip("route add 10.55.3.0/24 dev a0 table 77");
+        ip("route add 10.55.4.0/24 dev a0 table 4000");
+        ip("route add 10.55.5.0/24 nexthop dev a0 nexthop dev a1");
+        ip("route replace 10.55.1.0/24 dev a0 proto 98");
+        lab.settle();
+        assert_eq!(lab.destinations(ADD), [[10, 55, 2, 0], [10, 55, 3, 0], [10, 55, 4, 0], [10, 55, 1, 0]]);
+        assert!(lab.seen.last().unwrap().flags() & 0x100 != 0, "a replace of what is out of scope may concern us");
+        lab.seen.clear();
+
+        lab.sensors.set_links(&BTreeSet::from([sensor_lab::ifindex("a1")])).unwrap();
+        ip("route del 10.55.5.0/24");
+        ip("route del 10.55.1.0/24");
+        ip("route add 10.55.6.0/24 dev a1 proto 99");
+        netlink::delete([10, 55, 6, 0], 24);
+        ip("rule add from 10.0.0.0/8 table 77");
+        ip("nexthop add id 7 dev a0");
+        ip("addr add 10.8.0.1/24 dev a0");
+        ip("link set a0 mtu 1400");
+        lab.settle();
+        assert_eq!(lab.destinations(DEL), [[10, 55, 5, 0]], "one by a leg, none of our own");
+        assert_eq!(lab.destinations(ADD), [[10, 55, 6, 0]]);
+        let kinds: BTreeSet<u16> = lab.seen.iter().map(sensor_lab::Seen::kind).collect();
+        assert!(kinds.is_superset(&BTreeSet::from([16, 20, 32, 104])), "{kinds:?}");
+    });
+}
+
+#[test]
+fn routes_with_64_legs_arrive_whole() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        for (family, prefix, via) in [("-4", "10.56.0.0/16", "10.9.0."), ("-6", "fd56::/64", "fd09::")] {
+            let legs: Vec<String> =
+                (2..66).map(|n| format!("nexthop via {via}{n} dev a0 weight {n}")).collect();
+            ip(&format!("{family} route add {prefix} {}", legs.join(" ")));
+            lab.settle();
+            ip(&format!("{family} route del {prefix}"));
+            lab.settle();
+            for kind in [ADD, DEL] {
+                let whole = lab.seen.iter().filter(|seen| seen.kind() == kind && seen.legs() == 64);
+                assert_eq!(whole.count(), 1, "{family} type {kind}");
+            }
+            assert!(lab.seen.iter().all(|seen| seen.bytes.len() == seen.whole_len));
+            lab.seen.clear();
+        }
+        assert_eq!(lab.sensors.lost(), Lost::default());
+    });
+}
+
+#[test]
+fn a_router_advertisement_is_blamed_on_nobody() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        lab.seen.clear();
+        // Sent by this very process, from another namespace: its changes are dropped, the router's are not.
+        sensor_lab::advertise("a0", "r0");
+        lab.settle_for(Duration::from_millis(500));
+        let by_router: Vec<_> = lab
+            .seen
+            .iter()
+            .filter(|seen| (seen.kind() == ADD || seen.kind() == 20) && seen.route_protocol_or(9) == 9)
+            .collect();
+        assert!(!by_router.is_empty(), "the advertisement brought no route: {:?}", lab.seen);
+        for seen in &by_router {
+            assert!(seen.task.interrupt || seen.task.kthread, "{seen:?}");
+        }
+        assert!(by_router.iter().any(|seen| seen.task.interrupt && seen.kind() == ADD), "{by_router:?}");
+        ip("-6 route flush proto ra dev a0");
+        lab.settle();
+        let flushed = lab.seen.iter().filter(|seen| seen.kind() == DEL).next_back().unwrap();
+        assert!(!flushed.task.interrupt && flushed.task.comm == "ip", "{flushed:?}");
+    });
+}
+
+#[test]
+fn ten_thousand_deletions_at_once_lose_nothing() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        for (family, route) in [("-4", "10.100"), ("-6", "fd57")] {
+            let line = |verb: &str, n: u32| match family {
+                "-4" => format!("route {verb} {route}.{}.{}/32 dev a0 proto 17\n", n / 256, n % 256),
+                _ => format!("route {verb} {route}::{n:x}/128 dev a0 proto 17\n"),
+            };
+            for (verb, kind) in [("add", ADD), ("del", DEL)] {
+                let file = tempfile::NamedTempFile::new().unwrap();
+                let lines: String = (0..10_000).map(|n| line(verb, n)).collect();
+                std::fs::write(file.path(), lines).unwrap();
+                let started = std::time::Instant::now();
+                run("ip", &[family, "-batch", file.path().to_str().unwrap()]);
+                let took = started.elapsed();
+                // Nobody has read the ring meanwhile.
+                let processes = lab.processes.len();
+                lab.seen.clear();
+                lab.settle();
+                assert_eq!(lab.seen.iter().filter(|seen| seen.kind() == kind).count(), 10_000);
+                assert!(lab.processes.len() - processes <= 3, "one record a process");
+                eprintln!("{family} {verb}: {took:?}");
+            }
+        }
+        assert_eq!(lab.sensors.lost(), Lost::default());
+    });
+}
+
+#[test]
+fn a_full_ring_counts_what_it_loses() {
+    in_namespace(|| {
+        let mut lab = Lab::open_with(&Options { ring_bytes: 4096, ..sensor_lab::everything() });
+        for n in 0..40 {
+            ip(&format!("route add 10.58.{n}.0/24 dev a0"));
+        }
+        lab.settle();
+        let lost = lab.sensors.lost();
+        assert!(lost.messages > 0, "{lost:?}");
+        let seen = lab.seen.iter().filter(|seen| seen.kind() == ADD && seen.destination()[..2] == [10, 58]).count();
+        assert_eq!(seen as u64 + lost.messages, 40, "each is seen or counted: {lost:?}");
+    });
+}
+
+#[test]
+fn a_killed_process_is_told_to_be_ending() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        let mut child = sensor_lab::start_as("client_tun", "t0");
+        sensor_lab::wait_for_link("t0");
+        ip("addr add 10.59.0.1/24 dev t0");
+        lab.settle();
+        lab.seen.clear();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lab.settle();
+        let gone = lab.seen.iter().find(|seen| seen.kind() == 17).expect("the link goes with its holder");
+        assert!(gone.task.exiting && !gone.task.interrupt, "{gone:?}");
+        assert_eq!(gone.task.id.tgid, child.id());
+        let process = lab.process_of(&gone.task);
+        assert!(process.argv.iter().any(|arg| arg == "client_tun"), "{process:?}");
+        assert!(lab.exits.contains(&process.id));
+    });
+}
+
+#[test]
+fn every_sensor_works_here() {
+    in_namespace(|| {
+        let lab = Lab::open();
+        let status = lab.sensors.status();
+        let names: Vec<_> = status.iter().map(|sensor| sensor.name).collect();
+        assert_eq!(names, ["tap", "identity", "interrupt", "fork", "exec", "exit", "processes"]);
+        assert!(status.iter().all(|sensor| sensor.attached && sensor.why.is_none()), "{status:?}");
+        assert_eq!(lab.sensors.process(std::process::id()).unwrap().exe.as_deref(), Path::new("/proc/self/exe").read_link().unwrap().to_str());
+    });
+}
+
+#[test]
+fn nothing_happens_when_nothing_changes() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        run("true", &[]);
+        assert!(!lab.wait(Duration::from_millis(300)), "a process that changes nothing wakes nobody");
+    });
+}
+
+/// Not an assertion but a measurement: from the kernel's stamp to user space, one deletion at a time.
+#[test]
+fn latency() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        let mut micros: Vec<u128> = (0..200)
+            .map(|n| {
+                ip(&format!("route add 10.60.{n}.0/24 dev a0"));
+                lab.settle_for(Duration::from_millis(1));
+                let remover = std::thread::spawn(move || sensor_lab::self_forked(move || netlink::delete([10, 60, n, 0], 24)));
+                while !lab.seen.iter().any(|seen| seen.kind() == DEL) {
+                    lab.wait(Duration::from_secs(1));
+                    lab.drain();
+                }
+                remover.join().unwrap();
+                let took = lab.seen.iter().find(|seen| seen.kind() == DEL).unwrap().delay.as_nanos() / 1000;
+                lab.seen.clear();
+                took
+            })
+            .collect();
+        micros.sort_unstable();
+        eprintln!("latency in µs: p50 {} p90 {} p99 {} max {}", micros[100], micros[180], micros[198], micros[199]);
+    });
+}
+
+#[test]
+#[ignore = "started by other tests: a program that deletes with netlink"]
+fn client_netlink() {
+    netlink::delete(client(), 24);
+}
+
+#[test]
+#[ignore = "started by other tests: a program that deletes with an ioctl"]
+fn client_ioctl() {
+    netlink::delete_by_ioctl(client(), 24);
+}
+
+#[test]
+#[ignore = "started by other tests: a grandchild without an exec"]
+fn client_child_by_fork() {
+    let destination = client();
+    sensor_lab::self_forked(move || {
+        sensor_lab::self_forked(move || netlink::delete(destination, 24));
+    });
+}
+
+#[test]
+#[ignore = "started by other tests: holds a tun device"]
+fn client_tun() {
+    netlink::hold_tun(&std::env::var("CLIENT_ARG").unwrap());
+}
