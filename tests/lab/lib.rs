@@ -1,1 +1,42 @@
-//! The lab: private network namespaces with kube-router-like state.
+//! The lab: private network namespaces with kube-router-like state, the guardian in them, and the real
+//! programs that take such state apart.
+//!
+//! A lab is the network namespace of the thread that made it. Threads and processes started from there are
+//! born into it, and it goes away with the last of them: there is nothing to clean up.
+
+mod event;
+mod guardian;
+mod http;
+mod namespace;
+mod networkd;
+mod process;
+
+pub mod netlink;
+
+pub use event::Event;
+pub use guardian::{Guardian, Launch, Metrics, binary};
+pub use namespace::{Lab, NODE, PEER, TUNNEL};
+pub use networkd::Networkd;
+pub use process::{Tethered, tethered};
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// Asks again and again, every 2 ms, until the answer is yes; an error that says `what` did not happen after
+/// `limit`.
+pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        if done()? {
+            return Ok(());
+        }
+        if begin.elapsed() > limit {
+            bail!("waited {limit:?} in vain: {what}");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,1 +1,108 @@
-fn main() {}
+//! `cargo xtask VERB`: everything there is to do with this repository, with nothing set up by hand.
+
+mod bench;
+mod build;
+mod contained;
+mod demo;
+mod linker;
+mod packages;
+mod program;
+mod setup;
+mod toolchain;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find or install what the build needs
+    Setup {
+        /// Also what the namespace tests, the demo and the benchmark need
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Build target/release/route-guardian, with the BPF programs inside it
+    Build {
+        /// Build target/debug/route-guardian instead
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Build, then run the unit, property and namespace tests (the last as root)
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Check formatting and lints, of the BPF programs too
+    Check,
+    /// See it work: real programs take a node's routes apart, the guardian names them and restores
+    Demo,
+    /// Measure against other programs, side by side in one run
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
+    /// Open a shell in a network namespace with kube-router-like state
+    Lab,
+    /// Delete one route with a raw netlink request (the demo's client without iproute2)
+    #[command(hide = true)]
+    NetlinkDelete {
+        /// The route, such as 10.244.2.0/24, in the main table
+        route: String,
+    },
+    /// Re-add every IPv4 route of protocol 17 that is deleted (the benchmark's floor)
+    #[command(hide = true)]
+    Floor,
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Setup { tests } => {
+            let tools = setup::tools()?;
+            println!("BPF compiler: {}", tools.compiler);
+            println!("bpf-linker:   {}", tools.linker.display());
+            if tests {
+                setup::programs(packages::ALL)?;
+                println!("The programs that tests, demo and benchmark use are there.");
+            }
+        }
+        Verb::Build { debug } => println!("{}", build::all(debug)?.display()),
+        Verb::Test { filter } => verify::test(filter.as_deref())?,
+        Verb::Check => verify::check()?,
+        Verb::Demo => {
+            return contained::run(
+                || setup::programs(packages::DEMO).and_then(|()| build::all(false)),
+                demo::run,
+            );
+        }
+        Verb::Bench { what } => {
+            return contained::run(
+                || setup::programs(packages::BENCH).and_then(|()| build::all(false)),
+                || bench::run(&what),
+            );
+        }
+        Verb::Lab => return demo::shell(),
+        Verb::NetlinkDelete { route } => demo::netlink_delete(&route)?,
+        Verb::Floor => bench::floor()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

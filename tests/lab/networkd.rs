@@ -1,0 +1,129 @@
+//! The real systemd-networkd on a lab's `eth0`, without systemd as PID 1, D-Bus or udev.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{Lab, NODE, Tethered, tethered, wait_for};
+
+/// What it needs around it, in a mount namespace of its own: its state, its configuration, and a sysfs of
+/// this network namespace that is writable (it takes a read-only one for a container, and then configures
+/// its links before it has read the routes, and drops none). `$1` is the folder with `run` and `etc`.
+const SCRIPT: &str = r#"
+set -e
+mount --make-rprivate /
+mount --bind "$1/etc" /etc/systemd
+mount --bind "$1/run" /run
+mount -t sysfs sysfs /sys
+export SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console
+exec "$2"
+"#;
+
+const NETWORK: &str = "[Match]\nName=eth0\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
+
+/// systemd-networkd, which keeps what it saves from one start to the next.
+#[derive(Debug)]
+pub struct Networkd<'lab> {
+    lab: &'lab Lab,
+    dir: PathBuf,
+    process: Option<Tethered>,
+}
+
+impl<'lab> Networkd<'lab> {
+    /// The program.
+    pub const PROGRAM: &'static str = "/lib/systemd/systemd-networkd";
+
+    /// Prepares it to manage `eth0` with the node's address, and no other link.
+    pub fn new(lab: &'lab Lab) -> Result<Self> {
+        ensure!(
+            Path::new(Self::PROGRAM).exists(),
+            "{} is not installed; `cargo xtask setup --tests` installs what the tests need",
+            Self::PROGRAM
+        );
+        let dir = lab.dir().join("networkd");
+        fs::create_dir_all(dir.join("etc/network"))?;
+        fs::write(dir.join("etc/network/10-eth0.network"), format!("{NETWORK}Address={NODE}/24\n"))?;
+        fs::create_dir_all(dir.join("run/udev/data"))?;
+        let (uid, gid) = user("systemd-network")?;
+        for folder in ["systemd/netif", "systemd/netif/links", "systemd/netif/leases", "systemd/netif/lldp"] {
+            let folder = dir.join("run").join(folder);
+            fs::create_dir_all(&folder)?;
+            chown(&folder, Some(uid), Some(gid))?;
+        }
+        Ok(Self { lab, dir, process: None })
+    }
+
+    /// Starts it, and waits until it has configured `eth0`.
+    pub fn start(&mut self) -> Result<()> {
+        for link in self.lab.ip_json("link")?.as_array().into_iter().flatten() {
+            if let Some(index) = link.get("ifindex") {
+                // "Initialised": what udev writes when it is done with a link.
+                fs::write(self.dir.join(format!("run/udev/data/n{index}")), "I:1\n")?;
+            }
+        }
+        let eth0 = self.lab.ip_json("link show eth0")?;
+        let index = eth0.pointer("/0/ifindex").context("there is no eth0")?;
+        let state = self.dir.join(format!("run/systemd/netif/links/{index}"));
+        if let Err(error) = fs::remove_file(&state) {
+            ensure!(
+                error.kind() == std::io::ErrorKind::NotFound,
+                "cannot remove {}: {error}",
+                state.display()
+            );
+        }
+        let log = File::create(self.dir.join("log"))?;
+        let process = tethered(
+            Command::new("unshare")
+                .args(["--mount", "sh", "-c", SCRIPT, "networkd"])
+                .arg(&self.dir)
+                .arg(Self::PROGRAM)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log),
+        )?;
+        let process = self.process.insert(process);
+        wait_for("systemd-networkd to configure eth0", Duration::from_secs(20), || {
+            ensure!(process.ended()?.is_none(), "systemd-networkd ended");
+            Ok(fs::read_to_string(&state).is_ok_and(|text| text.contains("ADMIN_STATE=configured")))
+        })
+        .with_context(|| {
+            format!("its log:\n{}", fs::read_to_string(self.dir.join("log")).unwrap_or_default())
+        })
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Tethered::pid)
+    }
+
+    /// What it has logged since it was started last.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Stops it.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.stop()?;
+        }
+        Ok(())
+    }
+}
+
+/// User and group id of a system user, from `/etc/passwd`.
+fn user(name: &str) -> Result<(u32, u32)> {
+    let passwd = fs::read_to_string("/etc/passwd")?;
+    let entry = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.next() == Some(name);
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        found.then_some((uid, gid))
+    });
+    entry.with_context(|| format!("there is no user {name}; it comes with Debian's package systemd"))
+}

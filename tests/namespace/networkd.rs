@@ -1,0 +1,47 @@
+//! The real systemd-networkd, restarting on a node that runs kube-router.
+
+use std::{fs, time::Duration};
+
+use anyhow::Result;
+use lab::{Lab, Networkd, wait_for};
+
+#[test]
+fn a_restart_loses_no_route() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.uplink()?;
+    let mut networkd = Networkd::new(&lab)?;
+    networkd.start()?;
+    networkd.stop()?;
+    lab.kube_links()?;
+    lab.kube_routes()?;
+    let guarded = [
+        "route show 10.244.2.0/24",
+        "route show 10.244.3.0/24",
+        "route show table 77",
+        "route show table 78",
+        "route show table local 10.96.0.1",
+    ];
+    let shown = || guarded.iter().map(|words| lab.ip(words)).collect::<Result<Vec<_>>>();
+    let before = shown()?;
+    let guardian = lab.guardian().start()?;
+
+    networkd.start()?;
+    let pid = u64::from(networkd.pid().unwrap_or_default());
+    let program = fs::canonicalize(Networkd::PROGRAM)?;
+    for key in ["10.244.2.0/24", "10.244.3.0/24"] {
+        let event = guardian.event(key, |e| e.key() == key && e.outcome() == "restored")?;
+        assert_eq!(event.number("/actor/pid"), Some(pid), "{event}");
+        assert_eq!(fs::canonicalize(event.text("/actor/exe"))?, program, "{event}");
+        assert_eq!(event.argv(), [Networkd::PROGRAM], "{event}");
+        assert_eq!(event.text("/actor/comm"), "systemd-network", "{event}");
+        assert_eq!(event.text("/actor/class"), "networkd", "{event}");
+        assert_eq!(event.text("/actor/confidence"), "exact", "{event}");
+    }
+    wait_for("the routes", Duration::from_secs(5), || Ok(shown()? == before))?;
+    networkd.stop()?;
+    assert_eq!(shown()?, before);
+    let metrics = guardian.metrics()?;
+    assert_eq!(metrics.sum("events_lost_total", &[]), Some(0.0), "{}", metrics.0);
+    assert_eq!(metrics.sum("missing_objects", &[]), Some(0.0), "{}", metrics.0);
+    Ok(())
+}

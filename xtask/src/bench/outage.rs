@@ -1,0 +1,86 @@
+//! How long one deleted route is away, as the process that deletes it sees it.
+//!
+//! A raw netlink client deletes the route, then asks for it in a tight loop until it is answered by exactly
+//! that route. No other route covers the address: while it is away the answer is `ENETUNREACH`. The clock
+//! starts before the request is sent, so that each figure is a little more than the outage.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{Output, figures::Figures, machine, progress, rivals::Rival};
+
+/// A restore that takes longer than this has not worked.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Between two deletions: everybody has gone back to sleep by then, as on an idle node.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// One deletion.
+fn outage(rival: &mut Rival) -> Result<Duration> {
+    let begin = Instant::now();
+    rival.client.delete(rival.key)?;
+    loop {
+        let back = rival.client.answers(rival.key)?;
+        let passed = begin.elapsed();
+        if back {
+            return Ok(passed);
+        }
+        ensure!(passed < LIMIT, "{} has not restored the route within {LIMIT:?}", rival.name);
+    }
+}
+
+/// Measures every program in turns, so that whatever else the machine does meets all of them.
+pub fn run(rounds: usize, output: Output) -> Result<()> {
+    let mut rivals = [Rival::guardian()?, Rival::shell()?, Rival::frr()?, Rival::floor()?];
+    let mut measured = vec![Vec::with_capacity(rounds); rivals.len()];
+    for round in 0..rounds {
+        progress(&format!("deletion {} of {rounds}", round + 1));
+        for (rival, outages) in rivals.iter_mut().zip(&mut measured) {
+            outages.push(outage(rival)?);
+            std::thread::sleep(PAUSE);
+        }
+    }
+    progress("");
+    let figures: Vec<_> = measured.into_iter().map(Figures::new).collect();
+    let p50 = |index: usize| figures.get(index).map_or(f64::NAN, |f| f.percentile(50));
+    let (guardian, frr, floor) = (p50(0), p50(2), p50(3));
+    let machine = machine();
+    if output == Output::Json {
+        let rows: Vec<_> = rivals
+            .iter()
+            .zip(&figures)
+            .map(|(rival, f)| {
+                json!({
+                    "name": rival.name,
+                    "rounds": f.count(),
+                    "p50_us": f.percentile(50),
+                    "p90_us": f.percentile(90),
+                    "p99_us": f.percentile(99),
+                    "max_us": f.percentile(100),
+                    "times_floor": f.percentile(50) / floor,
+                })
+            })
+            .collect();
+        println!(
+            "{}",
+            json!({ "bench": "outage", "machine": machine, "frr_times_guardian": frr / guardian, "rows": rows })
+        );
+        return Ok(());
+    }
+    println!(
+        "Outage of one route, in microseconds, as the deleting process sees it ({rounds} deletions each)"
+    );
+    println!("Linux {}, {}, {} CPUs\n", text(&machine, "kernel"), text(&machine, "cpu"), machine["cpus"]);
+    println!("{:<31} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p90", "p99", "max", "× floor");
+    for (rival, f) in rivals.iter().zip(&figures) {
+        let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| f.percentile(percent));
+        println!("{:<31} {p50:>9.0} {p90:>9.0} {p99:>9.0} {max:>9.0} {:>9.1}", rival.name, p50 / floor);
+    }
+    println!("\nThe guardian's p50 is {:.1} times shorter than FRR's.", frr / guardian);
+    Ok(())
+}
+
+fn text<'a>(value: &'a serde_json::Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}

@@ -1,0 +1,63 @@
+//! The BPF object, and the binary that has it inside.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    program::{cargo, root, run},
+    setup::{self, Tools},
+};
+
+/// Builds the BPF object, then the guardian: the path of the binary.
+pub fn all(debug: bool) -> Result<PathBuf> {
+    object(&setup::tools()?)?;
+    let mut command = cargo();
+    command.args(["build", "--package", "route-guardian"]);
+    if !debug {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    Ok(root().join(if debug { "target/debug/route-guardian" } else { "target/release/route-guardian" }))
+}
+
+/// `cargo build` for the BPF programs: their compiler, target, linker and flags.
+///
+/// The workspace's release profile is for the daemon; here nothing may unwind, and the linker, which makes
+/// BTF of the debug information, does the optimising and stripping.
+fn compile(tools: &Tools) -> Command {
+    let mut command = tools.compiler.cargo();
+    let linker = tools.linker.display();
+    command
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", root().join("target/bpf"))
+        .env("RUSTFLAGS", format!("-C debuginfo=2 -C link-arg=--btf -C linker={linker}"))
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "none")
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "-Z",
+            "build-std=core",
+            "--target",
+            "bpfel-unknown-none",
+            "--release",
+        ])
+        .args(["--package", "route-guardian-ebpf", "--features", "programs", "--bin", "route-guardian-bpf"]);
+    command
+}
+
+/// Builds the BPF object and leaves it at `target/bpf/route-guardian.o`, touched only when it is another:
+/// the daemon is compiled again when it changes.
+pub fn object(tools: &Tools) -> Result<()> {
+    run(&mut compile(tools)).context("cannot build the BPF programs")?;
+    let built = root().join("target/bpf/bpfel-unknown-none/release/route-guardian-bpf");
+    let object = root().join("target/bpf/route-guardian.o");
+    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    if fs::read(&object).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    fs::write(&object, bytes).with_context(|| format!("cannot write {}", object.display()))
+}

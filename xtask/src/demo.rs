@@ -1,0 +1,197 @@
+//! The main job on real input in one command: real programs take a node's routes apart, and the guardian says
+//! who it was and puts them back.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    net::IpAddr,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Event, Guardian, Lab, Networkd, Tethered, netlink, tethered, wait_for};
+
+use crate::{
+    contained, packages,
+    program::{is_root, say},
+    setup,
+};
+
+/// Routes that are back are back for good when nothing has been said for this long.
+const QUIET: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(30);
+const WIDTH: usize = 98;
+
+/// Runs the demo, inside [`contained::run`].
+pub fn run() -> Result<()> {
+    let lab = Lab::within(Path::new(contained::DIR))?;
+    heading("A node that runs kube-router, in a network namespace of its own");
+    lab.uplink()?;
+    // systemd-networkd has managed eth0 since this node booted.
+    let mut networkd = Networkd::new(&lab)?;
+    networkd.start()?;
+    networkd.stop()?;
+    lab.kube_links()?;
+    lab.kube_routes()?;
+    note("eth0 (managed by systemd-networkd), kube-bridge, kube-dummy-if, and a tunnel to another node");
+    for line in lab.ip("route show proto 17")?.lines().chain(lab.ip("route show table 77")?.lines()) {
+        println!("    {}", line.trim());
+    }
+
+    heading("The guardian starts");
+    let begin = Instant::now();
+    let guardian = lab.guardian().start()?;
+    command("route-guardian run");
+    let guarded = guardian.metrics()?.sum("protected_objects", &[]).unwrap_or_default();
+    note(&format!("ready after {} ms, guards {guarded} objects", begin.elapsed().as_millis()));
+    let follower = Follower::start(&guardian)?;
+    let before = lab.routes()?;
+
+    heading("A program without iproute2 deletes one route: a raw netlink request");
+    command("xtask netlink-delete 10.244.3.0/24");
+    let me = std::env::current_exe()?;
+    succeed(Command::new(me).args(["netlink-delete", "10.244.3.0/24"]))?;
+    follower.settle(&lab, &before)?;
+
+    heading("A clean-up script flushes kube-router's routes");
+    let script = lab.dir().join("cleanup.sh");
+    fs::write(&script, "#!/bin/sh\nip route flush proto 17\nexit 0\n")?;
+    command("sh cleanup.sh     # its only line: ip route flush proto 17");
+    succeed(Command::new("sh").arg("cleanup.sh").current_dir(lab.dir()))?;
+    note(
+        "`ip route flush` deletes until nothing is left; the guardian holds back after five times, then restores",
+    );
+    follower.settle(&lab, &before)?;
+
+    heading("systemd-networkd restarts, as a package upgrade makes it do");
+    command(Networkd::PROGRAM);
+    networkd.start()?;
+    let program = fs::canonicalize(Networkd::PROGRAM)?;
+    let by_networkd = |e: &Event| fs::canonicalize(e.text("/actor/exe")).is_ok_and(|exe| exe == program);
+    guardian.event("systemd-networkd's deletions", by_networkd)?;
+    follower.settle(&lab, &before)?;
+    networkd.stop()?;
+
+    heading("Why did that happen?");
+    command("route-guardian explain --last");
+    indent(&guardian.answer("explain --last")?);
+
+    heading("In the end");
+    command("route-guardian status");
+    // Its exit status says whether all is well; so does its text.
+    indent(&String::from_utf8_lossy(&guardian.ask("status")?.stdout));
+    let metrics = guardian.metrics()?;
+    let count = |name, label| metrics.sum(name, &[label]).unwrap_or_default();
+    note(&format!(
+        "{} deletions seen, {} named exactly, {} restored, {} lost on the way; every route is as it was",
+        count("deletions_total", ""),
+        count("attributions_total", "confidence=\"exact\""),
+        count("restores_total", "outcome=\"restored\""),
+        count("events_lost_total", ""),
+    ));
+    drop(follower);
+    guardian.stop()?;
+    println!();
+    Ok(())
+}
+
+fn heading(text: &str) {
+    println!("\n{text}\n{}", "-".repeat(text.len().min(WIDTH)));
+}
+
+fn command(text: &str) {
+    println!("  $ {text}");
+}
+
+fn note(text: &str) {
+    println!("  {text}");
+}
+
+fn indent(text: &str) {
+    for line in text.lines() {
+        println!("    {line}");
+    }
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status()?;
+    ensure!(status.success(), "{} failed: {status}", crate::program::line(command));
+    Ok(())
+}
+
+/// `route-guardian events -f`, whose lines are printed as they come.
+struct Follower {
+    _process: Tethered,
+    begin: Instant,
+    /// When the last line came, in milliseconds since `begin`.
+    last: Arc<AtomicU64>,
+}
+
+impl Follower {
+    fn start(guardian: &Guardian) -> Result<Self> {
+        let mut process = tethered(
+            Command::new(lab::binary())
+                .args(["events", "-f", "-o", "compact", "--color", "never", "--config"])
+                .arg(guardian.config())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped()),
+        )?;
+        let out = process.child().stdout.take().context("no pipe")?;
+        let (begin, last) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let at = Arc::clone(&last);
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                println!("    {line}");
+                // A closed terminal is noticed by the main thread.
+                let _ = io::stdout().flush();
+                at.store(begin.elapsed().as_millis() as u64, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { _process: process, begin, last })
+    }
+
+    /// Waits until the routes are as they were and all has been said about it.
+    fn settle(&self, lab: &Lab, before: &[Vec<u8>]) -> Result<()> {
+        let mut since = Instant::now();
+        wait_for("the routes to come back", PATIENCE, || {
+            if lab.routes()? != before {
+                since = Instant::now();
+            }
+            let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+            let said = self.begin.elapsed().saturating_sub(last);
+            Ok(since.elapsed().min(said) > QUIET)
+        })
+    }
+}
+
+/// Deletes one route without iproute2.
+pub fn netlink_delete(route: &str) -> Result<()> {
+    let (address, len) = route.split_once('/').context("a route is ADDRESS/LENGTH, such as 10.244.2.0/24")?;
+    let address: IpAddr = address.parse().with_context(|| format!("{address} is no address"))?;
+    let len = len.parse().with_context(|| format!("{len} is no prefix length"))?;
+    netlink::Client::open()?
+        .delete(netlink::Key::main(address, len))
+        .with_context(|| format!("cannot delete {route}"))
+}
+
+/// A shell in a lab; it all goes away with the shell.
+pub fn shell() -> Result<ExitCode> {
+    ensure!(is_root(), "a network namespace needs root: sudo cargo xtask lab");
+    setup::programs(packages::DEMO)?;
+    contained::private_mounts()?;
+    let lab = Lab::within(Path::new(contained::DIR))?;
+    lab.links()?;
+    lab.kube_routes()?;
+    lab.kube_routes6()?;
+    say("a network namespace with kube-router-like state; `exit` leaves it, and it is gone");
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let status = Command::new(shell).env("PS1", "lab# ").current_dir(lab.dir()).status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
