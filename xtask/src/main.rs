@@ -10,6 +10,7 @@ mod program;
 mod setup;
 mod toolchain;
 mod verify;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,17 @@ enum Verb {
     },
     /// Open a shell in a network namespace with kube-router-like state
     Lab,
+    /// Run the namespace tests, or a command, in virtual machines with Debian's own kernels
+    Vm {
+        /// The kernel's series, such as 6.1; may be given several times. Without it: 6.1 and 6.12
+        #[arg(long)]
+        kernel: Vec<String>,
+        /// A line for the guest's shell, in place of the tests; target/release/route-guardian is there
+        #[arg(long, conflicts_with = "filter")]
+        run: Option<String>,
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
     /// Delete one route with a raw netlink request (the demo's client without iproute2)
     #[command(hide = true)]
     NetlinkDelete {
@@ -101,6 +113,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
             );
         }
         Verb::Lab => return demo::shell(),
+        Verb::Vm { kernel, run, filter } => verify::in_guests(&kernel, run.as_deref(), filter.as_deref())?,
         Verb::NetlinkDelete { route } => demo::netlink_delete(&route)?,
         Verb::Floor => bench::floor()?,
     }

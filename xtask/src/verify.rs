@@ -1,13 +1,13 @@
 //! Tests and lints.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     build, packages,
     program::{self, answer, as_root, cargo, run},
-    setup,
+    setup, vm,
 };
 
 /// Builds, then runs unit and property tests, then the namespace tests as root. In continuous integration
@@ -29,6 +29,46 @@ pub fn test(filter: Option<&str>) -> Result<()> {
         namespace.env(variable, "sudo -n --preserve-env --");
     }
     run(&mut namespace)
+}
+
+/// Runs the namespace tests, or a command, in a guest of each series; without any, of [`vm::SERIES`].
+pub fn in_guests(series: &[String], command: Option<&str>, filter: Option<&str>) -> Result<()> {
+    let guardian = build::all(false)?;
+    let mut files = vec![guardian];
+    let command = match command {
+        Some(command) => command.to_owned(),
+        None => {
+            let tests = namespace_tests()?;
+            let line = format!(
+                "cd {} && ROUTE_GUARDIAN_EMULATED=1 {} --test-threads=1 {}",
+                program::root().join("tests").display(),
+                tests.display(),
+                filter.unwrap_or_default()
+            );
+            files.push(tests);
+            files.push(program::root().join("tests/Cargo.toml"));
+            line
+        }
+    };
+    let default = vm::SERIES.map(str::to_owned);
+    for series in if series.is_empty() { &default[..] } else { series } {
+        let job = vm::Job { series: series.clone(), command: command.clone(), files: files.clone() };
+        ensure!(vm::run(&job)?, "it failed on Linux {series}");
+    }
+    Ok(())
+}
+
+/// The compiled namespace tests.
+fn namespace_tests() -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["test", "--package", "route-guardian-tests", "--test", "namespace", "--no-run"]);
+    build.arg("--message-format=json-render-diagnostics");
+    let text = answer(&mut build).context("the namespace tests do not build")?;
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "namespace")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo does not say where the namespace tests are")
 }
 
 /// Formatting, and lints as errors, for the workspace and for the BPF programs.

@@ -1,0 +1,253 @@
+//! The guest's root.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use super::{ENDED, Job, cpio::Archive, kernel::Kernel};
+use crate::program::{answer, find};
+
+/// Programs of this machine that the guest has, with their libraries. What is not there is left out: whoever
+/// needs it says so.
+const PROGRAMS: &[&str] = &[
+    "bash",
+    "sh",
+    "awk",
+    "basename",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "curl",
+    "cut",
+    "date",
+    "diff",
+    "dirname",
+    "dmesg",
+    "env",
+    "false",
+    "find",
+    "getpcaps",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "install",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mktemp",
+    "modprobe",
+    "mount",
+    "mv",
+    "nsenter",
+    "pgrep",
+    "pkill",
+    "printf",
+    "ps",
+    "python3.11",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "setpriv",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "stdbuf",
+    "sync",
+    "sysctl",
+    "tail",
+    "tee",
+    "test",
+    "timeout",
+    "touch",
+    "tr",
+    "true",
+    "umount",
+    "uname",
+    "unshare",
+    "wc",
+    "xargs",
+    "ifconfig",
+    "route",
+    "bridge",
+    "tc",
+    "networkctl",
+    "promtool",
+    "/lib/systemd/systemd-networkd",
+    "/usr/lib/frr/zebra",
+    "/usr/lib/frr/staticd",
+];
+
+/// Other files and folders that those need.
+const FILES: &[&str] = &[
+    "/etc/iproute2",
+    "/etc/nsswitch.conf",
+    "/etc/protocols",
+    "/etc/services",
+    "/usr/lib/python3.11",
+    "/etc/frr",
+    "/usr/bin/vtysh",
+    "/usr/lib/x86_64-linux-gnu/frr",
+    "/usr/lib/x86_64-linux-gnu/coreutils",
+];
+
+/// Modules that the tests' namespaces are made of.
+const MODULES: &[&str] = &[
+    "veth",
+    "bridge",
+    "dummy",
+    "ipip",
+    "ip6_tunnel",
+    "tun",
+    "fou",
+    "fou6",
+    "vxlan",
+    "vrf",
+    "macvlan",
+    "mpls_router",
+    "mpls_iptunnel",
+    "ip_vs",
+];
+
+/// Writes the initramfs of a guest.
+pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
+    let mut archive = Archive::new(BufWriter::new(File::create(to)?));
+    for folder in
+        ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/lib", "/var/log", "/root", "/etc/systemd/network"]
+    {
+        archive.folder(Path::new(folder))?;
+    }
+    archive.device(Path::new("/dev/console"), 5, 1)?;
+    // Merged /usr, as on this machine.
+    for folder in ["/bin", "/sbin", "/lib", "/lib64"] {
+        if let Ok(target) = fs::read_link(folder) {
+            archive.link(Path::new(folder), &target)?;
+        }
+    }
+    let programs = PROGRAMS.iter().filter_map(|name| {
+        if name.starts_with('/') {
+            Some(PathBuf::from(name)).filter(|path| path.exists())
+        } else {
+            of_debian(name)
+        }
+    });
+    let mut libraries = BTreeSet::new();
+    for path in programs.chain(job.files.iter().cloned()) {
+        archive.copy(&path)?;
+        libraries.extend(libraries_of(&path));
+    }
+    for path in FILES.iter().map(Path::new).filter(|path| path.exists()) {
+        archive.copy(path)?;
+    }
+    if Path::new("/usr/lib/x86_64-linux-gnu/frr").exists() {
+        for module in fs::read_dir("/usr/lib/x86_64-linux-gnu/frr")?.filter_map(Result::ok) {
+            libraries.extend(libraries_of(&module.path()));
+        }
+    }
+    for path in &libraries {
+        archive.copy(path)?;
+    }
+    add_modules(&mut archive, kernel)?;
+    add_accounts(&mut archive)?;
+    archive.file(Path::new("/job"), 0o755, format!("#!/bin/bash\n{}\n", job.command).as_bytes())?;
+    archive.file(Path::new("/init"), 0o755, init().as_bytes())?;
+    archive.finish()?;
+    Ok(())
+}
+
+/// A program by its name, as Debian has it: a version manager's stand-in has no use in the guest.
+fn of_debian(name: &str) -> Option<PathBuf> {
+    let debian = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().map(|dir| Path::new(dir).join(name));
+    debian.into_iter().find(|path| path.exists()).or_else(|| find(name))
+}
+
+fn libraries_of(program: &Path) -> Vec<PathBuf> {
+    let text = answer(Command::new("ldd").arg(program)).unwrap_or_default();
+    text.split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .filter(|p| p.exists())
+        .collect()
+}
+
+/// The wanted modules with those they need, by `modules.dep`.
+fn add_modules(archive: &mut Archive<impl std::io::Write>, kernel: &Kernel) -> Result<()> {
+    let to = Path::new("/lib/modules").join(&kernel.release);
+    let real = fs::canonicalize("/lib").context("/lib is not there")?;
+    let to = real.join(to.strip_prefix("/lib")?);
+    let list = fs::read_to_string(kernel.modules.join("modules.dep")).context("depmod has left no list")?;
+    for line in list.lines() {
+        let Some((module, needs)) = line.split_once(':') else { continue };
+        let name = Path::new(module).file_name().unwrap_or_default().to_string_lossy();
+        let name = name.split('.').next().unwrap_or_default().replace('-', "_");
+        if MODULES.contains(&name.as_str()) {
+            for file in std::iter::once(module).chain(needs.split_whitespace()) {
+                archive.copy_as(&kernel.modules.join(file), &to.join(file))?;
+            }
+        }
+    }
+    for index in ["modules.dep", "modules.alias", "modules.builtin", "modules.symbols"] {
+        archive.copy_as(&kernel.modules.join(index), &to.join(index))?;
+    }
+    Ok(())
+}
+
+/// The accounts that programs of the guest change to.
+fn add_accounts(archive: &mut Archive<impl std::io::Write>) -> Result<()> {
+    for (file, names) in [
+        ("/etc/passwd", ["root:", "nobody:", "systemd-network:", "frr:"].as_slice()),
+        ("/etc/group", &["root:", "nogroup:", "systemd-network:", "frr:", "frrvty:"]),
+    ] {
+        let text = fs::read_to_string(file)?;
+        let kept: Vec<&str> =
+            text.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).collect();
+        archive.file(Path::new(file), 0o644, (kept.join("\n") + "\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn init() -> String {
+    let modules = MODULES.join(" ");
+    format!(
+        r#"#!/bin/bash
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm /sys/fs/cgroup
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t bpf bpf /sys/fs/bpf
+ln -s /proc/self/fd /dev/fd
+echo 1 >/proc/sys/kernel/panic
+echo guest >/proc/sys/kernel/hostname
+for module in {modules}; do modprobe -q $module; done
+ip link set lo up
+stty -F /dev/ttyS1 raw 2>/dev/null
+/job </dev/null >/dev/ttyS1 2>&1
+echo "{ENDED}$?" >/dev/ttyS1
+sync
+sleep 0.2
+echo o >/proc/sysrq-trigger
+sleep 10
+"#
+    )
+}

@@ -1,0 +1,123 @@
+//! Virtual machines with Debian's own kernels, under QEMU: for the kernels that clusters run, and where this
+//! machine's own cannot make network namespaces.
+//!
+//! The guest's root is an initramfs of programs of this machine with their libraries, and of the kernel's
+//! modules. Its only init is a shell script; what it runs writes to a serial port that is our output.
+
+mod cpio;
+mod image;
+mod kernel;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{packages, program::say, setup};
+
+/// The series that are tried where none is named: the oldest that Debian 12 has, and the newest.
+pub const SERIES: [&str; 2] = ["6.1", "6.12"];
+
+/// What QEMU and the making of the image need on this machine.
+const WANTED: &[packages::Wanted] = &[("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod")];
+
+/// The line by which the guest tells how its command ended.
+const ENDED: &str = "route-guardian-vm ended with ";
+
+/// What runs in a guest.
+pub struct Job {
+    /// The kernel's series, such as `6.12`.
+    pub series: String,
+    /// A line for the guest's shell.
+    pub command: String,
+    /// Files of this machine that the guest is to have, at the same paths.
+    pub files: Vec<PathBuf>,
+}
+
+/// Starts a guest, shows what its command prints, and returns whether that succeeded.
+pub fn run(job: &Job) -> Result<bool> {
+    setup::programs(WANTED)?;
+    let kernel = kernel::find(&job.series)?;
+    let dir = tempfile::tempdir().context("cannot make a folder for the guest's image")?;
+    let initramfs = dir.path().join("initramfs");
+    image::write(&initramfs, &kernel, job)?;
+    say(&format!("Linux {} under QEMU ({})", kernel.release, if kvm() { "KVM" } else { "emulated: slow" }));
+    boot(&kernel, &initramfs, dir.path())
+}
+
+/// KVM is for who asks for it: under some clouds' nested virtualisation it is there and does not work.
+fn kvm() -> bool {
+    env::var_os("ROUTE_GUARDIAN_KVM").is_some()
+}
+
+fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
+    let console = dir.join("console");
+    let accelerator: &[&str] = if kvm() {
+        &["-accel", "kvm", "-cpu", "host"]
+    } else {
+        &["-accel", "tcg,thread=multi", "-cpu", "max"]
+    };
+    let mut qemu = Command::new("qemu-system-x86_64")
+        .args([
+            "-machine",
+            "q35",
+            "-smp",
+            "2",
+            "-m",
+            "3072",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-nic",
+            "none",
+        ])
+        .args(accelerator)
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init tsc=reliable"])
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .args(["-serial", "stdio", "-monitor", "none"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start qemu-system-x86_64")?;
+    let output = qemu.stdout.take().context("QEMU has no output")?;
+    let mut ended = None;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("cannot read the guest's output")?;
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end_matches('\r');
+        match line.strip_prefix(ENDED) {
+            Some(code) => ended = code.trim().parse::<i32>().ok(),
+            None => {
+                println!("{line}");
+                std::io::stdout().flush()?;
+            }
+        }
+    }
+    qemu.wait()?;
+    if ended != Some(0) {
+        show_tail(&console);
+    }
+    match ended {
+        Some(code) => Ok(code == 0),
+        None => bail!("the guest ended without a word of how its command did"),
+    }
+}
+
+fn show_tail(console: &Path) {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("The end of the guest's console:");
+    for line in lines.iter().skip(lines.len().saturating_sub(40)) {
+        eprintln!("  {line}");
+    }
+}
