@@ -1,5 +1,7 @@
 //! Every shape of route comes back byte for byte.
 
+use std::fmt::Write as _;
+
 use super::{all_routes, in_netns, ip, try_ip};
 use crate::{
     core::plan::{Action, Applied},
@@ -8,7 +10,11 @@ use crate::{
 };
 
 /// `ip` commands, separated by `;`, that make one or more routes.
-const SHAPES: [&str; 66] = [
+///
+/// Not among them: tunnel options (`encap ip ... geneve_opts`). Linux 6.18.44 with `CONFIG_FORTIFY_SOURCE`
+/// dies in `ip_tun_parse_opts` when `ip` adds one, with the RTNL lock held: no namespace of the machine
+/// can change its network until it is restarted.
+const SHAPES: &[&str] = &[
     "route add default via 10.0.0.2",
     "route add 10.1.0.0/24 via 10.0.0.2",
     "route add 10.1.1.0/24 via 10.0.0.2 dev eth0 proto 17 metric 50 src 10.0.0.1",
@@ -32,10 +38,8 @@ const SHAPES: [&str; 66] = [
     "route add 10.1.18.0/24 proto 17 nexthop via 192.0.2.1 dev eth0 onlink nexthop via 10.0.1.2",
     "route add 10.1.19.0/24 via 10.0.0.2 realm 3/7",
     "route add 10.1.20.0/24 encap ip id 42 src 10.0.0.1 dst 10.0.0.9 ttl 9 via 10.0.0.2 dev eth0",
-    "route add 10.1.21.0/24 encap ip id 42 dst 10.0.0.9 geneve_opts 1:2:abcdef01 via 10.0.0.2 dev eth0",
     "route add 10.1.22.0/24 encap mpls 100/200 via 10.0.0.2",
     "route add 10.1.23.0/24 nexthop encap ip id 1 dst 10.0.0.9 via 10.0.0.2 dev eth0 nexthop via 10.0.1.2",
-    "route add 10.1.24.0/24 nexthop encap ip id 1 dst 10.0.0.9 vxlan_opts 5 via 10.0.0.2 dev eth0 nexthop via 10.0.1.2",
     "nexthop add id 5 via 10.0.0.2 dev eth0; route add 10.1.30.0/24 nhid 5 proto 17",
     "nexthop add id 6 via 10.0.1.2 dev eth1; nexthop add id 7 group 5,3/6,2; route add 10.1.31.0/24 nhid 7",
     "nexthop add id 8 blackhole; route add 10.1.32.0/24 nhid 8",
@@ -81,8 +85,8 @@ const SHAPES: [&str; 66] = [
 fn wide() -> [String; 2] {
     let mut wide = ["route add 10.2.0.0/24".to_owned(), "-6 route add fd12::/64".to_owned()];
     for leg in 16..80 {
-        wide[0] += &format!(" nexthop via 10.0.0.{leg} weight {}", leg - 15);
-        wide[1] += &format!(" nexthop via fd00::{leg:x} dev eth0 weight {}", leg - 15);
+        let _ = write!(wide[0], " nexthop via 10.0.0.{leg} weight {}", leg - 15);
+        let _ = write!(wide[1], " nexthop via fd00::{leg:x} dev eth0 weight {}", leg - 15);
     }
     wide
 }
@@ -125,7 +129,7 @@ fn every_shape_comes_back_byte_for_byte() {
         let mut executor = Executor::open().unwrap();
         let wide = wide();
         let mut tested = 0;
-        for shape in SHAPES.into_iter().chain(wide.iter().map(String::as_str)) {
+        for shape in SHAPES.iter().copied().chain(wide.iter().map(String::as_str)) {
             let before = routes();
             let failed = shape.split(';').find_map(|command| try_ip(command).err());
             if let Some(error) = failed {
@@ -150,7 +154,11 @@ fn the_kernels_own_routes_come_back() {
         let mut executor = Executor::open().unwrap();
         let (ours, kernels): (Vec<_>, Vec<_>) =
             routes().into_iter().partition(|route| route.family() == Family::Inet || route.key.metric != 0);
-        assert!(ours.len() > 15 && !kernels.is_empty());
+        assert!(ours.len() > 12 && !kernels.is_empty(), "{} {}", ours.len(), kernels.len());
+        // The kernel takes a preferred source only when its local route is there: hosts first, and of
+        // these the narrow ones.
+        let mut ours = ours;
+        ours.sort_by_key(|route| std::cmp::Reverse((route.scope, route.key.dst.len())));
         remove_and_restore(&mut executor, &ours, "all but addrconf's").await;
 
         let refused = executor.apply(&[Action::Add(kernels[0].clone())]).await;
