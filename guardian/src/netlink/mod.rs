@@ -1,1 +1,27 @@
-//! netlink
+//! Everything that speaks rtnetlink: reading notifications and dumps, and the one writer.
+//!
+//! - [`message`]: frames and attributes of a datagram, bounds-checked;
+//! - [`decode`]: a frame into a [`Notice`](crate::model::Notice);
+//! - [`encode`]: a [`Route`](crate::model::Route) into a request that loses none of its bytes;
+//! - [`executor`]: the only code that writes to the kernel;
+//! - [`dump`]: what the kernel holds now;
+//! - [`listener`]: notifications, for the mode without BPF.
+//!
+//! Each opens a socket of its own, in the network namespace of the thread that opens it: a flood of
+//! notifications cannot push out the answer to a request.
+
+pub mod decode;
+pub mod dump;
+pub mod encode;
+pub mod executor;
+pub mod listener;
+pub mod message;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use decode::decode;
+pub use dump::{DumpError, Routes, State, dump, dump_routes};
+pub use executor::Executor;
+pub use listener::{Listener, Received};
+pub use message::{DecodeError, Frame, Header, frames};

@@ -1,0 +1,210 @@
+//! Refusals, overruns and interruptions, as the real kernel makes them.
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use super::{in_netns, ip};
+use crate::{
+    core::plan::{Action, Applied},
+    model::{Attribute, Notice, Route, route::rt},
+    netlink::{Executor, Listener, Received, decode, dump, dump_routes, frames, listener::RECEIVE_BUFFER},
+};
+
+fn named(prefix: &str) -> Route {
+    let routes = dump_routes(None).unwrap().routes;
+    routes.into_iter().find(|route| route.key.dst.to_string() == prefix).unwrap()
+}
+
+/// As many routes like `model` as asked, to prefixes of their own.
+fn many(model: &Route, count: u32) -> Vec<Route> {
+    (0..count)
+        .map(|index| {
+            let mut route = model.clone();
+            route.key.dst = format!("11.{}.{}.0/24", index / 256, index % 256).parse().unwrap();
+            route
+        })
+        .collect()
+}
+
+#[test]
+fn refusals_come_with_the_kernels_words() {
+    in_netns(|| async {
+        ip("route add 10.1.0.0/24 via 10.0.0.2 proto 17");
+        let mut executor = Executor::open().unwrap();
+        let route = named("10.1.0.0/24");
+        let mut nowhere = route.clone();
+        nowhere.key.dst = "10.3.0.0/24".parse().unwrap();
+        nowhere.legs[0].oif = 0;
+        nowhere.legs[0].attributes = vec![Attribute { kind: rt::RTA_GATEWAY, value: [192, 0, 2, 9].into() }];
+        let mut other = route.clone();
+        other.legs[0].attributes = vec![Attribute { kind: rt::RTA_GATEWAY, value: [10, 0, 0, 3].into() }];
+        let mut huge = route.clone();
+        huge.attributes.push(Attribute { kind: 99, value: vec![0; 70_000].into() });
+
+        let applied = executor
+            .apply(&[
+                Action::Add(route.clone()),
+                Action::Add(nowhere.clone()),
+                Action::Remove(other),
+                Action::Add(huge),
+                Action::Remove(route.clone()),
+                Action::Remove(route.clone()),
+                Action::Add(route),
+            ])
+            .await;
+        assert_eq!(applied[0], Applied::Exists);
+        let gateway = Some("Nexthop has invalid gateway".to_owned());
+        assert_eq!(applied[1], Applied::Refused { errno: libc::ENETUNREACH, message: gateway });
+        assert_eq!(applied[2], Applied::Gone);
+        assert!(matches!(applied[3], Applied::Refused { errno: libc::EMSGSIZE, message: Some(_) }));
+        assert_eq!(applied[4..], [Applied::Verified, Applied::Gone, Applied::Verified]);
+    });
+}
+
+#[test]
+fn ten_thousand_actions_keep_their_order() {
+    in_netns(|| async {
+        ip("route add 10.1.0.0/24 via 10.0.0.2 proto 17");
+        let mut executor = Executor::open().unwrap();
+        let routes = many(&named("10.1.0.0/24"), 10_000);
+        assert!(executor.apply(&[Action::Add(routes[777].clone())]).await == [Applied::Verified]);
+        let adds: Vec<_> = routes.iter().cloned().map(Action::Add).collect();
+        let applied = executor.apply(&adds).await;
+        assert_eq!(applied.len(), adds.len());
+        for (index, applied) in applied.into_iter().enumerate() {
+            let expected = if index == 777 { Applied::Exists } else { Applied::Verified };
+            assert_eq!(applied, expected, "{index}");
+        }
+        let held = dump_routes(Some(rt::TABLE_MAIN)).unwrap();
+        assert!(routes.iter().all(|route| held.routes.contains(route)));
+    });
+}
+
+#[test]
+fn a_lost_answer_is_a_refusal_and_the_next_apply_works() {
+    in_netns(|| async {
+        ip("route add 10.1.0.0/24 via 10.0.0.2 proto 17");
+        let mut executor = Executor::with_receive_buffer(4096).unwrap();
+        let port = executor.port();
+        let routes = many(&named("10.1.0.0/24"), 100);
+        let adds: Vec<_> = routes.iter().cloned().map(Action::Add).collect();
+        let started = std::time::Instant::now();
+        let applied = executor.apply(&adds).await;
+        assert!(started.elapsed() < Duration::from_millis(500), "it waited for what was lost");
+        let lost = applied
+            .iter()
+            .filter(|applied| matches!(applied, Applied::Refused { errno: libc::ENOBUFS, .. }))
+            .count();
+        assert!(lost > 50 && applied[0] == Applied::Verified, "{lost} lost, {:?}", applied[0]);
+
+        let removals: Vec<_> = routes.into_iter().map(Action::Remove).collect();
+        let applied = executor.apply(&removals).await;
+        assert!(applied.iter().all(|applied| *applied == Applied::Verified), "{applied:?}");
+        assert_eq!(executor.port(), port);
+    });
+}
+
+#[test]
+fn notifications_carry_the_executors_port() {
+    in_netns(|| async {
+        ip("route add 10.1.0.0/24 via 10.0.0.2 proto 17");
+        let route = named("10.1.0.0/24");
+        let mut executor = Executor::open().unwrap();
+        let mut listener = Listener::open(RECEIVE_BUFFER).unwrap();
+        executor.apply(&[Action::Remove(route.clone())]).await;
+        ip("link set eth1 down");
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            let Received::Datagram(datagram) = listener.recv().await.unwrap() else { panic!("overrun") };
+            for frame in frames(datagram).map(Result::unwrap) {
+                match decode(&frame).unwrap() {
+                    Some(Notice::RouteGone { route: gone }) if gone == route => {
+                        assert_eq!(frame.header.port, executor.port());
+                        seen.push("route");
+                    }
+                    Some(Notice::LinkSet { link }) if link.name == "eth1" && !link.is_up() => {
+                        assert_ne!(frame.header.port, executor.port());
+                        seen.push("link");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(seen, ["route", "link"]);
+    });
+}
+
+#[test]
+fn an_overrun_is_reported_and_the_listener_goes_on() {
+    in_netns(|| async {
+        ip("route add 10.1.0.0/24 via 10.0.0.2 proto 17");
+        let mut executor = Executor::open().unwrap();
+        let mut listener = Listener::open(4096).unwrap();
+        let adds: Vec<_> = many(&named("10.1.0.0/24"), 100).into_iter().map(Action::Add).collect();
+        executor.apply(&adds).await;
+        let mut overran = false;
+        while !overran {
+            let received = tokio::time::timeout(Duration::from_secs(2), listener.recv());
+            overran = received.await.expect("no overrun was reported").unwrap() == Received::Overrun;
+        }
+        let drain = async { while listener.recv().await.is_ok() {} };
+        assert!(tokio::time::timeout(Duration::from_millis(50), drain).await.is_err());
+        ip("route del 10.1.0.0/24");
+        let received = tokio::time::timeout(Duration::from_secs(2), listener.recv()).await.unwrap();
+        assert!(matches!(received.unwrap(), Received::Datagram(_)));
+    });
+}
+
+#[test]
+fn a_dump_has_links_addresses_and_one_table() {
+    in_netns(|| async {
+        ip("route add 10.1.0.0/24 via 10.0.0.2 table 300");
+        ip("link add br0 type bridge");
+        ip("link set peer1 master br0");
+        let state = dump().unwrap();
+        assert!(state.complete);
+        let mut names: Vec<_> = state.links.iter().map(|link| link.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["br0", "eth0", "eth1", "lo", "peer0", "peer1"]);
+        assert!(state.addresses.iter().any(|a| a.addr.to_string() == "10.0.0.1" && a.len == 24));
+        assert!(state.addresses.iter().any(|a| a.addr.to_string() == "fd01::1" && a.len == 64));
+        assert_eq!(dump_routes(Some(300)).unwrap().routes, [named("10.1.0.0/24")]);
+        assert!(dump_routes(Some(4711)).unwrap().routes.is_empty());
+        assert!(state.routes.len() > dump_routes(Some(rt::TABLE_LOCAL)).unwrap().routes.len());
+    });
+}
+
+#[test]
+fn a_dump_amid_churn_is_whole_or_says_it_is_not() {
+    in_netns(|| async {
+        ip("route add 10.1.0.0/24 via 10.0.0.2 proto 17");
+        let mut executor = Executor::open().unwrap();
+        let stable = many(&named("10.1.0.0/24"), 3000);
+        let adds: Vec<_> = stable.iter().cloned().map(Action::Add).collect();
+        executor.apply(&adds).await;
+
+        let churn = "while :; do echo 'address add 10.5.0.1/24 dev eth1'; echo 'link add x0 type bridge'; \
+                     echo 'route add 9.9.9.0/24 via 10.0.0.2'; echo 'link del x0'; \
+                     echo 'address del 10.5.0.1/24 dev eth1'; echo 'route del 9.9.9.0/24'; done | ip -force -batch -";
+        let mut child = Command::new("timeout")
+            .args(["3", "sh", "-c", churn])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (mut dumps, mut interrupted) = (0, 0);
+        while child.try_wait().unwrap().is_none() {
+            let state = dump().unwrap();
+            dumps += 1;
+            interrupted += state.interrupted;
+            assert!(state.complete || state.interrupted > 8);
+            let held: std::collections::HashSet<_> = state.routes.iter().map(|route| route.key).collect();
+            let missing = stable.iter().filter(|route| !held.contains(&route.key)).count();
+            assert!(missing == 0 || !state.complete, "{missing} missing from a dump said to be complete");
+        }
+        eprintln!("{dumps} dumps, {interrupted} interruptions");
+        assert!(dumps > 3);
+    });
+}

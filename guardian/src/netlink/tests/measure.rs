@@ -1,0 +1,1 @@
+//! What a write costs. Run with `--release -- --ignored --nocapture measure`.

@@ -1,0 +1,60 @@
+//! Against the real kernel, each test in a network namespace of its own. Without root they say so on
+//! standard error and pass.
+
+mod kernel;
+mod measure;
+mod properties;
+mod shapes;
+
+use std::{future::Future, process::Command};
+
+/// Runs a test in a fresh network namespace with two veth pairs: `eth0` (10.0.0.1/24, fd00::1/64) and
+/// `eth1` (10.0.1.1/24, fd01::1/64), both up.
+fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let bare = move || {
+        for index in 0..2 {
+            ip(&format!("link add eth{index} type veth peer name peer{index}"));
+            for link in ["eth", "peer"] {
+                ip(&format!("link set {link}{index} addrgenmode none up"));
+            }
+            ip(&format!("addr add 10.0.{index}.1/24 dev eth{index}"));
+            ip(&format!("addr add fd0{index}::1/64 dev eth{index} nodad"));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test());
+    };
+    let thread = std::thread::spawn(move || {
+        // SAFETY: a plain system call that moves the calling thread, and nothing else, to a new network
+        // namespace.
+        let refused = unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0;
+        if refused {
+            eprintln!("SKIPPED, nothing was tested: a network namespace wants root (CAP_SYS_ADMIN)");
+            return;
+        }
+        ip("link set lo up");
+        bare();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs `ip`, which must succeed, and returns what it printed.
+fn ip(arguments: &str) -> String {
+    try_ip(arguments).unwrap_or_else(|error| panic!("ip {arguments}: {error}"))
+}
+
+/// Runs `ip`; the error is what it printed to standard error.
+fn try_ip(arguments: &str) -> Result<String, String> {
+    let output = Command::new("timeout").args(["10", "ip"]).args(arguments.split_whitespace()).output().unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// All routes as `ip` describes them.
+fn all_routes() -> String {
+    ip("-d -j route show table all") + &ip("-6 -d -j route show table all")
+}
