@@ -8,8 +8,8 @@ mod shapes;
 
 use std::{future::Future, process::Command};
 
-/// Runs a test in a fresh network namespace with two veth pairs: `eth0` (10.0.0.1/24, fd00::1/64) and
-/// `eth1` (10.0.1.1/24, fd01::1/64), both up.
+/// Runs a test in a fresh network namespace with two veth pairs: `eth0` (`10.0.0.1/24`, `fd00::1/64`) and
+/// `eth1` (`10.0.1.1/24`, `fd01::1/64`), both up.
 fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let bare = move || {
         for index in 0..2 {
@@ -46,7 +46,8 @@ fn ip(arguments: &str) -> String {
 
 /// Runs `ip`; the error is what it printed to standard error.
 fn try_ip(arguments: &str) -> Result<String, String> {
-    let output = Command::new("timeout").args(["10", "ip"]).args(arguments.split_whitespace()).output().unwrap();
+    let output =
+        Command::new("timeout").args(["10", "ip"]).args(arguments.split_whitespace()).output().unwrap();
     if output.status.success() {
         Ok(String::from_utf8(output.stdout).unwrap())
     } else {

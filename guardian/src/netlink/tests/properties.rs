@@ -50,7 +50,7 @@ prop_compose! {
         key in (any::<u32>(), any::<u8>(), 1u32..),
         header in (any::<u8>(), any::<u8>(), any::<u8>(), prop::sample::select(vec![0u32, 4])),
         mut legs in vec(leg(), 0..5),
-        rest in vec(attribute(&[rt::RTA_PREFSRC, rt::RTA_METRICS, 10, rt::RTA_PREF, 24, 27, 77 | 0x8000, 999]), 0..5),
+        rest in vec(attribute(&[rt::RTA_PREFSRC, rt::RTA_METRICS, 10, rt::RTA_PREF, 24, 27, 0x804d, 999]), 0..5),
     ) -> Route {
         let prefix = |bytes: [u8; 16], len: u8| match family {
             Family::Inet => Prefix::new([bytes[0], bytes[1], bytes[2], bytes[3]].into(), len % 33),

