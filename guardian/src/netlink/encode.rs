@@ -253,3 +253,38 @@ fn each_attribute(mut bytes: &mut [u8], visit: &mut dyn FnMut(&mut u16, &mut [u8
         bytes = rest.get_mut(len.next_multiple_of(4) - 4..).unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnel_options_go_out_as_nests() {
+        let attribute = |kind: u16, value: &[u8]| Attribute { kind, value: value.into() };
+        // LWTUNNEL_IP_ID, then LWTUNNEL_IP_OPTS with one LWTUNNEL_IP_OPTS_GENEVE.
+        let encap = [8, 0, 1, 0, 1, 2, 3, 4, 12, 0, 8, 0, 8, 0, 1, 0, 9, 9, 9, 9];
+        let mut leg = Leg {
+            oif: 2,
+            attributes: vec![
+                attribute(rt::RTA_ENCAP_TYPE, &2u16.to_ne_bytes()),
+                attribute(rt::RTA_ENCAP, &encap),
+            ],
+            ..Leg::default()
+        };
+        let sent: Vec<_> = leg_attributes(&leg).collect();
+        let [(_, _), (kind, value)] = sent.as_slice() else { panic!("{sent:?}") };
+        assert_eq!(*kind, rt::RTA_ENCAP | nl::NLA_F_NESTED);
+        let flag = (nl::NLA_F_NESTED >> 8) as u8;
+        let mut marked = encap;
+        if cfg!(target_endian = "little") {
+            (marked[11], marked[15]) = (flag, flag);
+        } else {
+            (marked[10], marked[14]) = (flag, flag);
+        }
+        assert_eq!(value, &marked);
+
+        // Another type's attribute 8 is no nest of options.
+        leg.attributes[0] = attribute(rt::RTA_ENCAP_TYPE, &5u16.to_ne_bytes());
+        assert_eq!(leg_attributes(&leg).last().unwrap().1, encap);
+    }
+}

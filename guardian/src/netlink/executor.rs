@@ -201,9 +201,23 @@ fn removed(asked: &Route, echoes: Vec<Notice>) -> Applied {
         }
     }
     match gone {
-        Some(gone) if asked.same(&gone) => Applied::Verified,
+        Some(gone) if unweighted(asked).same(&unweighted(&gone)) => Applied::Verified,
         gone => Applied::Differs(gone),
     }
+}
+
+/// An IPv6 route as the echo of its removal shows it: leg by leg, each like a route of its own, where
+/// `rtm_flags` stand for the leg's flags and a weight has no place.
+fn unweighted(route: &Route) -> Route {
+    let mut route = route.clone();
+    if route.family() == Family::Inet6 {
+        route.flags = 0;
+        for leg in &mut route.legs {
+            (leg.hops, leg.flags) = (0, 0);
+        }
+        route.legs.sort();
+    }
+    route
 }
 
 /// The connection and what hangs on it.

@@ -155,9 +155,10 @@ fn the_kernels_own_routes_come_back() {
         let (ours, kernels): (Vec<_>, Vec<_>) =
             routes().into_iter().partition(|route| route.family() == Family::Inet || route.key.metric != 0);
         assert!(ours.len() > 12 && !kernels.is_empty(), "{} {}", ours.len(), kernels.len());
-        // The kernel takes a preferred source only when its local route is there: hosts first.
+        // The kernel takes a preferred source only when its local route is there: hosts first, and of
+        // these the narrow ones.
         let mut ours = ours;
-        ours.sort_by_key(|route| std::cmp::Reverse(route.scope));
+        ours.sort_by_key(|route| std::cmp::Reverse((route.scope, route.key.dst.len())));
         remove_and_restore(&mut executor, &ours, "all but addrconf's").await;
 
         let refused = executor.apply(&[Action::Add(kernels[0].clone())]).await;
