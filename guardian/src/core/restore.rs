@@ -10,8 +10,9 @@ use super::{
     rib::{Phase, Wrote},
 };
 use crate::model::{
-    Mode, Prefix, ProcessId, Route, RouteKey, Stamp,
+    Leg, Mode, Prefix, ProcessId, Route, RouteKey, Stamp,
     record::{Cause, Outcome},
+    route::rt,
 };
 
 /// The first retry of what the kernel refused; doubled each time. What it needs usually appears with a
@@ -218,12 +219,14 @@ impl Core {
     }
 }
 
-/// Removals of our own first, then routes that others are reached by, gateways after them.
+/// Removals of our own first; then local routes, without which the kernel takes none with their address as
+/// preferred source (`fib_valid_prefsrc`); then what is on a link, and behind it what has a gateway there.
 fn rank(action: &Action) -> u8 {
     match action {
         Action::Remove(_) => 0,
-        other if other.route().legs.iter().all(|leg| leg.gateway().is_none()) => 1,
-        _ => 2,
+        other if other.route().kind == rt::RTN_LOCAL => 1,
+        other if other.route().legs.iter().all(|leg| leg.gateway().is_none()) => 2,
+        _ => 3,
     }
 }
 
@@ -232,7 +235,7 @@ fn needs(waiting: &Route, route: &Route) -> bool {
     waiting
         .legs
         .iter()
-        .filter_map(super::super::model::Leg::gateway)
+        .filter_map(Leg::gateway)
         .any(|gateway| covers(&route.key.dst, gateway))
 }
 

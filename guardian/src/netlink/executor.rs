@@ -142,7 +142,7 @@ fn batch(actions: &[Action]) -> (Vec<Result<Request, EncodeError>>, usize) {
         let request = match action {
             Action::Add(route) => Request::set(route, nl::NLM_F_CREATE | nl::NLM_F_EXCL),
             Action::Append(route) => Request::set(route, nl::NLM_F_CREATE | nl::NLM_F_APPEND),
-            Action::Replace(route) => Request::set(route, nl::NLM_F_CREATE | nl::NLM_F_REPLACE),
+            Action::Replace(route) => Request::set(route, nl::NLM_F_REPLACE),
             Action::Remove(route) => Request::delete(route),
         };
         bytes += request.as_ref().map_or(0, NetlinkSerializable::buffer_len);
@@ -158,12 +158,14 @@ fn batch(actions: &[Action]) -> (Vec<Result<Request, EncodeError>>, usize) {
 /// What the answer means for the action.
 fn judge(action: &Action, answer: Answer, lost: &str) -> Applied {
     let removal = matches!(action, Action::Remove(_));
+    let replacement = matches!(action, Action::Replace(_));
     match answer.ack {
         None => Applied::Refused { errno: libc::ENOBUFS, message: Some(lost.to_owned()) },
         Some((0, _)) if removal => removed(action.route(), answer.echoes),
         Some((0, _)) => written(action, answer.echoes),
         Some((libc::EEXIST, _)) if !removal => Applied::Exists,
         Some((libc::ESRCH, _)) if removal => Applied::Gone,
+        Some((libc::ENOENT, _)) if replacement => Applied::Gone,
         Some((errno, message)) => Applied::Refused { errno, message },
     }
 }

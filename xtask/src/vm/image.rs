@@ -200,8 +200,10 @@ fn add_modules(archive: &mut Archive<impl std::io::Write>, kernel: &Kernel) -> R
             }
         }
     }
-    for index in ["modules.dep", "modules.alias", "modules.builtin", "modules.symbols"] {
-        archive.copy_as(&kernel.modules.join(index), &to.join(index))?;
+    for entry in fs::read_dir(&kernel.modules)?.filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with("modules.") {
+            archive.copy_as(&entry.path(), &to.join(entry.file_name()))?;
+        }
     }
     Ok(())
 }
