@@ -69,7 +69,9 @@ fn lost(kind: u32) {
     if let Some(counter) = LOST.get_ptr_mut(kind) {
         // `core` has no atomic addition for this target.
         // SAFETY: map values live as long as the program and are aligned to 8 bytes.
-        unsafe { asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64) };
+        unsafe {
+            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64)
+        };
     }
 }
 

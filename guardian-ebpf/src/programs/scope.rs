@@ -73,12 +73,8 @@ pub(super) fn load<T: Copy>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes exactly the given size or zeroes it.
     unsafe {
-        let ret = bpf_skb_load_bytes(
-            ctx.skb.skb.cast(),
-            offset,
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-        );
+        let ret =
+            bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32);
         if ret == 0 { Some(value.assume_init()) } else { None }
     }
 }

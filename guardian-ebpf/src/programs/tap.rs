@@ -71,7 +71,10 @@ fn sense(ctx: &SkBuffContext) {
             });
         }
     }
-    debug!(ctx, "message type {} flags {} of pid {} bits {}", header.kind, header.flags, head.id.tgid, head.bits);
+    debug!(
+        ctx,
+        "message type {} flags {} of pid {} bits {}", header.kind, header.flags, head.id.tgid, head.bits
+    );
     deliver(ctx, &mut head);
     if late {
         process::send_exit(head.id);

@@ -9,7 +9,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use route_guardian_ebpf::{
-    COARSE_NS, CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Identity, ProcessRecord, TASK_KNOWN, Whoami,
+    COARSE_NS, CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Identity, ProcessRecord, TASK_KNOWN,
+    Whoami,
 };
 
 use super::{
@@ -121,7 +122,11 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
     loader
         // Nothing here is relocated by type information, and the parsed form takes tens of megabytes.
         .btf(None)
-        .verifier_log_level(if options.debug { VerifierLogLevel::default() } else { VerifierLogLevel::DISABLE })
+        .verifier_log_level(if options.debug {
+            VerifierLogLevel::default()
+        } else {
+            VerifierLogLevel::DISABLE
+        })
         .map_max_entries("EVENTS", ring_bytes)
         .override_global("IDENTITY", &identity_word, true)
         .override_global("DEBUG", &debug, true)
@@ -247,7 +252,9 @@ fn trace(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), Pr
 /// and stays.
 fn seed(ebpf: &mut Ebpf, own: Whoami) -> Result<(), String> {
     if own.id.tgid != std::process::id() {
-        return Err("not in the initial pid namespace: older processes are known when they act, not before".into());
+        return Err(
+            "not in the initial pid namespace: older processes are known when they act, not before".into()
+        );
     }
     let map = ebpf.map_mut("PROCESSES").ok_or("the BPF object has no PROCESSES")?;
     let mut map = HashMap::<_, u32, Record>::try_from(map).map_err(|error| chain(&error))?;

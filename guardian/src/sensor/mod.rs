@@ -18,9 +18,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, MapData, RingBuf};
-use route_guardian_ebpf::{
-    LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY,
-};
+use route_guardian_ebpf::{LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY};
 
 pub use btf::BtfError;
 pub use processes::ProcReader;
@@ -61,6 +59,7 @@ impl Default for Options {
 
 /// The task that ran when a message was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about a task")]
 pub struct Task {
     /// Its process. Without [`Task::known`] all zero; a start time of 0 where the kernel has no type information.
     pub id: ProcessId,

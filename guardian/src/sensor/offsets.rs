@@ -79,8 +79,7 @@ mod tests {
 
     #[test]
     fn one_missing_member_makes_its_group_absent() {
-        let offsets =
-            Offsets::collect(|structure, _| if structure == "cgroup" { None } else { Some(8) });
+        let offsets = Offsets::collect(|structure, _| if structure == "cgroup" { None } else { Some(8) });
         let value = |name| offsets.all().iter().find(|o| o.name == name).map(|o| o.bytes);
         assert_eq!(value("TASK_TGID"), Some(8));
         assert_eq!(value("TASK_CGROUPS"), Some(ABSENT));

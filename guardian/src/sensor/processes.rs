@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn finds_the_unified_hierarchy_beside_the_old_ones() {
-        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let mounts =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(unified_root(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert_eq!(unified_root("proc /proc proc rw 0 0\n"), None);
     }

@@ -191,12 +191,18 @@ mod tests {
 
     #[test]
     fn refuses_what_is_short_or_unknown() {
-        for bytes in [bytes_of(&sample()), bytes_of(&MessageHead { kind: KIND_MESSAGE, kept: 1, ..MessageHead::default() })] {
+        for bytes in [
+            bytes_of(&sample()),
+            bytes_of(&MessageHead { kind: KIND_MESSAGE, kept: 1, ..MessageHead::default() }),
+        ] {
             for len in 0..bytes.len() {
                 assert!(decode(&bytes[..len]).is_none());
             }
         }
-        assert!(decode(&bytes_of(&MessageHead { kind: KIND_MESSAGE, kept: 1, ..MessageHead::default() })).is_none());
+        assert!(
+            decode(&bytes_of(&MessageHead { kind: KIND_MESSAGE, kept: 1, ..MessageHead::default() }))
+                .is_none()
+        );
         assert!(decode(&[9; 100]).is_none());
         let exit = ExitRecord { kind: KIND_EXIT, pad: 0, id: Id { tgid: 5, pad: 0, start: 6 } };
         assert!(matches!(decode(&bytes_of(&exit)), Some(Sensed::Exit(ProcessId { tgid: 5, start_ns: 6 }))));
