@@ -221,16 +221,14 @@ fn a_router_advertisement_is_blamed_on_nobody() {
             ip("-6 route flush proto ra dev a0");
             lab.settle();
         });
-        let by_router: Vec<_> = lab
-            .seen
-            .iter()
-            .filter(|seen| (seen.kind() == ADD || seen.kind() == 20) && seen.route_protocol_or(9) == 9)
-            .collect();
-        assert!(!by_router.is_empty(), "the advertisement brought no route: {:?}", lab.seen);
+        let by_router: Vec<_> =
+            lab.seen.iter().filter(|seen| seen.route_protocol_or(0) == 9 && seen.task.comm != "ip").collect();
+        assert!(by_router.iter().any(|seen| seen.kind() == ADD), "no route came: {:?}", lab.seen);
+        assert!(by_router.iter().any(|seen| seen.kind() == DEL), "no route went: {by_router:?}");
         for seen in &by_router {
             assert!(seen.task.interrupt || seen.task.kthread, "{seen:?}");
         }
-        assert!(by_router.iter().any(|seen| seen.task.interrupt && seen.kind() == ADD), "{by_router:?}");
+        assert!(by_router.iter().any(|seen| seen.task.interrupt), "{by_router:?}");
         let flushed = lab.seen.iter().rfind(|seen| seen.kind() == DEL).unwrap();
         assert!(!flushed.task.interrupt && flushed.task.comm == "ip", "{flushed:?}");
     });

@@ -277,7 +277,11 @@ pub fn advertise(near: &str, far: &str, then: impl FnOnce()) {
         ip(&format!("link set {name} up"));
         ip(&format!("-6 addr add fe80::1/64 dev {name} nodad"));
         thread::sleep(Duration::from_millis(500));
-        netlink::send_advertisement(&name);
+        // Come and go, several times: at times ksoftirqd serves it, and most times whoever is interrupted.
+        for lifetime in [1800, 0].repeat(10).into_iter().chain([1800]) {
+            netlink::send_advertisement(&name, lifetime);
+            thread::sleep(Duration::from_millis(5));
+        }
         to_test.send(0).unwrap();
         // The namespace goes with this thread.
         from_test.recv().unwrap();

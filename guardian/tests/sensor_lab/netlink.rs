@@ -69,10 +69,12 @@ pub fn hold_tun(name: &str) -> ! {
     }
 }
 
-/// Sends a router advertisement with a default route and a prefix to all nodes (RFC 4861, 4.2).
-pub fn send_advertisement(link: &str) {
+/// Sends a router advertisement with a default route, or with a lifetime of 0 its withdrawal, and a prefix to all nodes
+/// (RFC 4861, 4.2).
+pub fn send_advertisement(link: &str, lifetime: u16) {
     let name = CString::new(link).unwrap();
-    let mut message = vec![134_u8, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    let [high, low] = lifetime.to_be_bytes();
+    let mut message = vec![134_u8, 0, 0, 0, 64, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
     // Prefix information: on-link and autonomous, valid for a while.
     message.extend([3, 4, 64, 0xc0, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0]);
     message.extend([0xfd, 0x61, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
