@@ -58,7 +58,8 @@ struct Type {
     members: usize,
     /// Whether member offsets carry bit-field sizes.
     flag: bool,
-    size_or_type: u32,
+    /// The type that a qualifier or another name stands for; a size for other kinds.
+    referred: u32,
     /// Where what follows the head begins.
     body: usize,
 }
@@ -148,7 +149,7 @@ impl Btf {
             match head.kind {
                 KIND_STRUCT | KIND_UNION => return Some(head),
                 KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => {
-                    id = head.size_or_type;
+                    id = head.referred;
                 }
                 _ => return None,
             }
@@ -174,7 +175,7 @@ fn type_at(bytes: &[u8], at: usize) -> Option<Type> {
         kind: (info >> 24) & 0x1f,
         members: (info & 0xffff) as usize,
         flag: info >> 31 != 0,
-        size_or_type: u32_at(bytes, at + 8)?,
+        referred: u32_at(bytes, at + 8)?,
         body: at + TYPE_BYTES,
     })
 }
@@ -213,7 +214,23 @@ mod tests {
             // 4: const 3
             vec![0, 10 << 24, 3],
             // 5: struct outer, with bit-fields
-            vec![1, 1 << 31 | 4 << 24 | 4, 24, 7, 1, 0, 0, 4, 64, 15, 1, 1 << 24 | 128, 19, 1, 7 << 24 | 129],
+            vec![
+                1,
+                1 << 31 | 4 << 24 | 4,
+                24,
+                7,
+                1,
+                0,
+                0,
+                4,
+                64,
+                15,
+                1,
+                1 << 24 | 0x80,
+                19,
+                1,
+                7 << 24 | 0x81,
+            ],
         ]
         .concat();
         let mut blob = Vec::new();

@@ -59,6 +59,7 @@ impl Default for Options {
 
 /// The task that ran when a message was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about a task")]
 pub struct Task {
     /// Its process. Without [`Task::known`] all zero; a start time of 0 where the kernel has no type information.
     pub id: ProcessId,

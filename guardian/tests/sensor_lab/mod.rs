@@ -263,32 +263,38 @@ pub fn self_forked(what: impl FnOnce()) {
     }
 }
 
-/// Sends a router advertisement to `near`, from another namespace over a new pair of links that `near` becomes an end of.
-pub fn advertise(near: &str, far: &str) {
-    let (near, far) = (near.to_owned(), far.to_owned());
+/// Sends a router advertisement to `near`, from another namespace over a new pair of links that `near` becomes an end
+/// of, and calls `then` while the router is still there.
+pub fn advertise(near: &str, far: &str, then: impl FnOnce()) {
     let (to_router, from_test) = std::sync::mpsc::channel::<()>();
     let (to_test, from_router) = std::sync::mpsc::channel();
-    let router = {
-        let far = far.clone();
-        thread::spawn(move || {
-            unshare();
-            // SAFETY: no arguments.
-            to_test.send(unsafe { libc::gettid() }).unwrap();
-            from_test.recv().unwrap();
-
-            ip(&format!("link set {far} up"));
-            ip(&format!("-6 addr add fe80::1/64 dev {far} nodad"));
-            thread::sleep(Duration::from_millis(200));
-            netlink::send_advertisement(&far);
-            thread::sleep(Duration::from_millis(100));
-        })
-    };
+    let name = far.to_owned();
+    let router = thread::spawn(move || {
+        unshare();
+        // SAFETY: no arguments.
+        to_test.send(unsafe { libc::gettid() }).unwrap();
+        from_test.recv().unwrap();
+        ip(&format!("link set {name} up"));
+        ip(&format!("-6 addr add fe80::1/64 dev {name} nodad"));
+        thread::sleep(Duration::from_millis(500));
+        // Come and go, several times: at times ksoftirqd serves it, and most times whoever is interrupted.
+        for lifetime in [1800, 0].repeat(10).into_iter().chain([1800]) {
+            netlink::send_advertisement(&name, lifetime);
+            thread::sleep(Duration::from_millis(5));
+        }
+        to_test.send(0).unwrap();
+        // The namespace goes with this thread.
+        from_test.recv().unwrap();
+    });
     let tid = from_router.recv().unwrap();
     ip(&format!("link del {near}"));
     ip(&format!("link add {near} type veth peer name {far}"));
     fs::write(format!("/proc/sys/net/ipv6/conf/{near}/accept_dad"), "0").ok();
     ip(&format!("link set {far} netns {tid}"));
     ip(&format!("link set {near} up"));
+    to_router.send(()).unwrap();
+    from_router.recv().unwrap();
+    then();
     to_router.send(()).unwrap();
     router.join().unwrap();
 }

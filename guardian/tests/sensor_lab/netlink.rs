@@ -40,7 +40,7 @@ pub fn delete_by_ioctl(destination: [u8; 4], len: u8) {
         };
         entry.rt_dst = address(destination);
         entry.rt_genmask = address((u32::MAX << (32 - len)).to_be_bytes());
-        entry.rt_flags = libc::RTF_UP as u16;
+        entry.rt_flags = libc::RTF_UP;
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
         check(socket);
         check(libc::ioctl(socket, libc::SIOCDELRT as _, &raw const entry));
@@ -69,10 +69,12 @@ pub fn hold_tun(name: &str) -> ! {
     }
 }
 
-/// Sends a router advertisement with a default route and a prefix to all nodes (RFC 4861, 4.2).
-pub fn send_advertisement(link: &str) {
+/// Sends a router advertisement with a default route, or with a lifetime of 0 its withdrawal, and a prefix to all nodes
+/// (RFC 4861, 4.2).
+pub fn send_advertisement(link: &str, lifetime: u16) {
     let name = CString::new(link).unwrap();
-    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    let [high, low] = lifetime.to_be_bytes();
+    let mut message = vec![134_u8, 0, 0, 0, 64, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
     // Prefix information: on-link and autonomous, valid for a while.
     message.extend([3, 4, 64, 0xc0, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0]);
     message.extend([0xfd, 0x61, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -98,7 +100,7 @@ pub fn send_advertisement(link: &str) {
             message.len(),
             0,
             (&raw const to).cast(),
-            mem::size_of_val(&to) as u32,
+            size_of_val(&to) as u32,
         ) as i64);
         libc::close(socket);
     }
