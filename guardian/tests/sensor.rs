@@ -255,7 +255,8 @@ fn ten_thousand_deletions_at_once_lose_nothing() {
                 lab.seen.clear();
                 lab.settle();
                 assert_eq!(lab.seen.iter().filter(|seen| seen.kind() == kind).count(), 10_000);
-                assert!(lab.processes.len() - processes <= 3, "one record a process");
+                // Its own, and those of ancestors that were not told about before.
+                assert!(lab.processes.len() - processes <= 16, "one record a process");
                 eprintln!("{family} {verb}: {took:?}");
             }
         }

@@ -51,7 +51,7 @@ fn without_bpf_it_restores_and_says_that_it_is_degraded() -> Result<()> {
     let status = guardian.ask("status")?;
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     assert_eq!(status.status.code(), Some(1), "{text}");
-    assert!(text.contains("degraded"), "{text}");
+    assert!(text.contains("DEGRADED") && text.contains("no actor can be named"), "{text}");
     Ok(())
 }
 

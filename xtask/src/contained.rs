@@ -20,15 +20,20 @@ use crate::program::{as_root, is_root};
 /// Set in the child.
 const INSIDE: &str = "ROUTE_GUARDIAN_XTASK_CONTAINED";
 /// Set where the preparations have been made, by who has become root since.
-const PREPARED: &str = "ROUTE_GUARDIAN_XTASK_PREPARED";
+pub const PREPARED: &str = "ROUTE_GUARDIAN_XTASK_PREPARED";
 /// A folder on the private tmpfs, for everything that is written.
 pub const DIR: &str = "/run";
 /// What ends the work early.
 const INTERRUPTS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
+/// Whether this is the child.
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
 /// Runs `prepare` as who we are, then `work` contained, as root.
 pub fn run<T>(prepare: impl FnOnce() -> Result<T>, work: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
-    if env::var_os(INSIDE).is_some() {
+    if is_inside() {
         die_with_parent()?;
         private_mounts()?;
         return work().map(|()| ExitCode::SUCCESS);

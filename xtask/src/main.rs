@@ -5,6 +5,7 @@ mod build;
 mod contained;
 mod demo;
 mod linker;
+mod namespaces;
 mod packages;
 mod program;
 mod setup;
@@ -54,9 +55,9 @@ enum Verb {
     },
     /// Open a shell in a network namespace with kube-router-like state
     Lab,
-    /// Run the namespace tests, or a command, in virtual machines with Debian's own kernels
+    /// Run the tests that need a kernel, or a command, in virtual machines with Debian's own kernels
     Vm {
-        /// The kernel's series, such as 6.1; may be given several times. Without it: 6.1 and 6.12
+        /// The kernel's series, such as 6.1; may be given several times. Without it: 6.12 and 6.1
         #[arg(long)]
         kernel: Vec<String>,
         /// A line for the guest's shell, in place of the tests; target/release/route-guardian is there
@@ -100,6 +101,9 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Build { debug } => println!("{}", build::all(debug)?.display()),
         Verb::Test { filter } => verify::test(filter.as_deref())?,
         Verb::Check => verify::check()?,
+        Verb::Demo | Verb::Bench { .. } if elsewhere() => {
+            verify::verb_in_guest(&std::env::args().skip(1).collect::<Vec<_>>())?;
+        }
         Verb::Demo => {
             return contained::run(
                 || setup::programs(packages::DEMO).and_then(|()| build::all(false)),
@@ -118,4 +122,16 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Floor => bench::floor()?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a verb that takes a namespace of this machine has to do without, and is run in a guest instead.
+fn elsewhere() -> bool {
+    if std::env::var_os(contained::PREPARED).is_some() || contained::is_inside() {
+        return false;
+    }
+    let why = namespaces::unusable();
+    if let Some(why) = &why {
+        program::say(&format!("{why}: going on in a virtual machine, where times mean little"));
+    }
+    why.is_some()
 }

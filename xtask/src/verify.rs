@@ -5,48 +5,56 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build, packages,
-    program::{self, answer, as_root, cargo, run},
+    build, contained, namespaces, packages,
+    program::{self, answer, as_root, cargo, run, say},
     setup, vm,
 };
 
-/// Builds, then runs unit and property tests, then the namespace tests as root. In continuous integration
-/// the lints come first, where the toolchain has them.
+/// Builds, then runs unit and property tests, then those that need a kernel, as root: in network namespaces
+/// of this machine, or in guests where it can make none. In continuous integration the lints come first, where
+/// the toolchain has them.
 pub fn test(filter: Option<&str>) -> Result<()> {
     setup::programs(packages::TESTS)?;
     if packages::is_ci() && has_lints() {
         check()?;
     }
     build::all(false)?;
-    run(cargo().args(["test", "--workspace", "--exclude", "route-guardian-tests"]).args(filter))?;
-    let mut namespace = cargo();
-    namespace.args(["test", "--package", "route-guardian-tests"]).args(filter);
+    if let Some(why) = namespaces::unusable() {
+        say(&format!("{why}: what needs a kernel is tested in virtual machines"));
+        run(cargo().args(["test", "--package", "xtask", "--package", "route-guardian-ebpf"]).args(filter))?;
+        return in_guests(&[], None, filter);
+    }
+    let mut tests = cargo();
+    tests.args(["test", "--workspace"]).args(filter);
     if !program::is_root() {
-        // Cargo builds as who we are, and starts the test binary through this.
+        // Cargo builds as who we are, and starts the test binaries through this.
         as_root("true", "making network namespaces for the tests")?;
         let host = host().context("rustc does not say what it compiles for")?;
         let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
-        namespace.env(variable, "sudo -n --preserve-env --");
+        tests.env(variable, "sudo -n --preserve-env --");
     }
-    run(&mut namespace)
+    run(&mut tests)
 }
 
-/// Runs the namespace tests, or a command, in a guest of each series; without any, of [`vm::SERIES`].
+/// Runs all tests that need a kernel, or a command, in a guest of each series; without any, of
+/// [`vm::SERIES`].
 pub fn in_guests(series: &[String], command: Option<&str>, filter: Option<&str>) -> Result<()> {
-    let guardian = build::all(false)?;
-    let mut files = vec![guardian];
+    let mut files = vec![build::all(false)?];
     let command = match command {
         Some(command) => command.to_owned(),
         None => {
-            let tests = namespace_tests()?;
-            let line = format!(
-                "cd {} && ROUTE_GUARDIAN_EMULATED=1 {} --test-threads=1 {}",
-                program::root().join("tests").display(),
-                tests.display(),
-                filter.unwrap_or_default()
-            );
-            files.push(tests);
-            files.push(program::root().join("tests/Cargo.toml"));
+            let tests = kernel_tests()?;
+            let filter = filter.unwrap_or_default();
+            let lines = tests.iter().map(|(folder, test)| {
+                // One after the other: emulated, each takes the time that all together may take elsewhere.
+                format!(
+                    "(cd {} && {} --test-threads=1 {filter}) || failed=1\n",
+                    folder.display(),
+                    test.display()
+                )
+            });
+            let line = format!("failed=0\n{}exit $failed", lines.collect::<String>());
+            files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
             line
         }
     };
@@ -58,17 +66,41 @@ pub fn in_guests(series: &[String], command: Option<&str>, filter: Option<&str>)
     Ok(())
 }
 
-/// The compiled namespace tests.
-fn namespace_tests() -> Result<PathBuf> {
+/// Runs a verb of this program in a guest.
+pub fn verb_in_guest(verb: &[String]) -> Result<()> {
+    let me = std::env::current_exe()?;
+    let command = format!("{}=1 exec {} {}", contained::PREPARED, me.display(), verb.join(" "));
+    let files = vec![build::all(false)?, me];
+    let series = vm::SERIES[0].to_owned();
+    ensure!(vm::run(&vm::Job { series, command, files })?, "it failed in the guest");
+    Ok(())
+}
+
+/// The compiled tests that touch a kernel, each with the folder that it runs in.
+fn kernel_tests() -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut build = cargo();
-    build.args(["test", "--package", "route-guardian-tests", "--test", "namespace", "--no-run"]);
+    build.args([
+        "test",
+        "--package",
+        "route-guardian",
+        "--package",
+        "route-guardian-tests",
+        "--tests",
+        "--no-run",
+    ]);
     build.arg("--message-format=json-render-diagnostics");
-    let text = answer(&mut build).context("the namespace tests do not build")?;
-    text.lines()
+    let text = answer(&mut build).context("the tests do not build: `cargo test --no-run` says why")?;
+    let tests = text
+        .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "namespace")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo does not say where the namespace tests are")
+        .filter(|message| message["profile"]["test"] == true)
+        .filter_map(|message| {
+            let folder = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_owned();
+            Some((folder, PathBuf::from(message["executable"].as_str()?)))
+        });
+    let tests: Vec<_> = tests.collect();
+    ensure!(!tests.is_empty(), "cargo does not say where the tests are");
+    Ok(tests)
 }
 
 /// Formatting, and lints as errors, for the workspace and for the BPF programs.

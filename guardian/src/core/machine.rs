@@ -21,8 +21,9 @@ use crate::model::{
     record::{Cause, Change, Outcome, Verdict},
 };
 
-/// A process that undoes a restore within this time insists: it is let finish first. `ip route flush`
-/// repeats itself until nothing is left (`iproute_flush`), and would otherwise fight for 30 s.
+/// A process that undoes a restore within this time insists: it is let finish first, which it has when it
+/// ends or when it lets as much time pass. `ip route flush` repeats itself until nothing is left
+/// (`iproute_flush`), and would otherwise fight for 30 s.
 const INSISTENCE: Duration = Duration::from_millis(100);
 
 /// Processes that are let finish at once; beyond it only damping holds back.
@@ -59,7 +60,9 @@ pub struct Core {
     pub(super) ready: VecDeque<RouteKey>,
     pub(super) timers: BTreeSet<(Stamp, RouteKey)>,
     pub(super) waiting: BTreeSet<RouteKey>,
-    pub(super) insisting: HashMap<ProcessId, Vec<RouteKey>>,
+    pub(super) insisting: HashMap<ProcessId, Insistence>,
+    /// What processes have taken away again just after it had come back.
+    pub(super) undone: HashMap<ProcessId, (RouteKey, Stamp)>,
     pub(super) suspicions: Vec<Suspicion>,
     pub(super) withdrawn: HashSet<RouteKey>,
     pub(super) in_flight: Vec<(RouteKey, Action)>,
@@ -82,6 +85,7 @@ impl Core {
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
             insisting: HashMap::new(),
+            undone: HashMap::new(),
             suspicions: Vec::new(),
             withdrawn: HashSet::new(),
             in_flight: Vec::new(),
@@ -98,7 +102,7 @@ impl Core {
             Input::Notice { at, notice, port, actor, verdict } => {
                 self.notice(now, notice, &Who { at, port, actor, verdict });
             }
-            Input::Gone(process) => self.process_gone(now, process),
+            Input::Gone(process) => self.finished(now, process, true),
             Input::Dump(dump) => self.dump(now, dump),
         }
     }
@@ -350,15 +354,13 @@ impl Core {
         } else if who.verdict == Verdict::Unknown {
             self.set_phase(key, Phase::Settling(who.at.after(self.settings.settle)));
         } else if let Some(process) = self.insister(key, who) {
-            let until = now.after(self.settings.damping.initial);
-            self.insisting.entry(process).or_default().push(key);
-            self.set_phase(key, Phase::Insisted(process, until));
+            self.wait_for(now, key, process);
         } else {
             self.admit(now, key);
         }
     }
 
-    /// The process behind a loss, if it insists.
+    /// The process behind a loss, if it is taking away a second object that it had just seen come back.
     fn insister(&mut self, key: RouteKey, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
         if self.insisting.contains_key(&process) {
@@ -366,7 +368,23 @@ impl Core {
         }
         let damping = self.settings.damping;
         let account = self.rib.get_mut(&key)?.account(&Culprit::from(&*who.actor), &damping, who.at);
-        (account.insists(who.at, process, INSISTENCE) && self.insisting.len() < INSISTING).then_some(process)
+        if !account.insists(who.at, process, INSISTENCE) {
+            return None;
+        }
+        let before = self.undone.insert(process, (key, who.at));
+        if self.undone.len() > INSISTING {
+            self.undone.retain(|_, (_, at)| who.at.since(*at) < INSISTENCE);
+        }
+        let again = before.is_some_and(|(other, at)| other != key && who.at.since(at) < INSISTENCE);
+        (again && self.insisting.len() < INSISTING).then_some(process)
+    }
+
+    /// Holds a loss until the process has finished.
+    fn wait_for(&mut self, now: Stamp, key: RouteKey, process: ProcessId) {
+        let insistence = self.insisting.entry(process).or_default();
+        insistence.keys.push(key);
+        insistence.until = now.after(INSISTENCE);
+        self.set_phase(key, Phase::Insisted(process));
     }
 
     /// Lets a loss through to the executor if its account allows, else holds it.
@@ -375,9 +393,15 @@ impl Core {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(loss) = entry.loss.as_deref() else { return };
         let culprit = Culprit::from(&*loss.actor);
-        match entry.account(&culprit, &damping, now).draw(&damping, now, &key) {
-            Ok(()) => self.set_phase(key, Phase::Ready),
-            Err(until) => {
+        let (at, process) = (loss.at, loss.actor.process().map(|process| process.id));
+        let first = !matches!(loss.phase, Phase::Insisted(_));
+        let account = entry.account(&culprit, &damping, now);
+        // Has one process used up the budget by itself, its end comes before the end of the hold.
+        let alone = process.filter(|&p| first && account.insists(at, p, INSISTENCE));
+        match (account.draw(&damping, now, &key), alone) {
+            (Ok(()), _) => self.set_phase(key, Phase::Ready),
+            (Err(_), Some(process)) if self.insisting.len() < INSISTING => self.wait_for(now, key, process),
+            (Err(until), _) => {
                 self.set_phase(key, Phase::Held(until));
                 self.effects.push(Effect::Damped(true));
                 self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
@@ -494,6 +518,13 @@ impl Core {
         self.seq += 1;
         self.seq
     }
+}
+
+/// What a process that insists has taken, and when it is taken to have finished, if it does not end before.
+#[derive(Debug, Default)]
+pub(super) struct Insistence {
+    pub keys: Vec<RouteKey>,
+    pub until: Stamp,
 }
 
 /// Who made a change, and when.

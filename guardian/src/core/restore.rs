@@ -63,7 +63,8 @@ impl Core {
 
     /// When [`Core::plan`] wants to be called at the latest, if nothing else happens.
     pub fn deadline(&self) -> Option<Stamp> {
-        self.timers.first().map(|&(at, _)| at)
+        let timer = self.timers.first().map(|&(at, _)| at);
+        timer.into_iter().chain(self.insisting.values().map(|insistence| insistence.until)).min()
     }
 
     /// What came of the last plan, in its order: requests sent from `sent` on, all answered at `done`.
@@ -167,6 +168,11 @@ impl Core {
     }
 
     fn tick(&mut self, now: Stamp) {
+        let finished: Vec<ProcessId> =
+            self.insisting.iter().filter(|(_, i)| i.until <= now).map(|(process, _)| *process).collect();
+        for process in finished {
+            self.finished(now, process, false);
+        }
         while let Some(&(at, key)) = self.timers.first()
             && at <= now
         {
@@ -174,20 +180,22 @@ impl Core {
             let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
             match phase {
                 Some(Phase::Settling(_)) => self.admit(now, key),
-                // Its time is up: all that it has taken comes back at once.
-                Some(Phase::Insisted(process, _)) => self.process_gone(now, process),
                 Some(Phase::Held(_) | Phase::Waiting { .. }) => self.set_phase(key, Phase::Ready),
                 _ => {}
             }
         }
     }
 
-    /// A process is gone: what it insisted on removing can come back.
-    pub(super) fn process_gone(&mut self, now: Stamp, process: ProcessId) {
-        for key in self.insisting.remove(&process).unwrap_or_default() {
+    /// A process has finished what it insisted on: that can come back. If it has ended it cannot take it
+    /// away again, whatever its account says.
+    pub(super) fn finished(&mut self, now: Stamp, process: ProcessId, ended: bool) {
+        self.undone.remove(&process);
+        for key in self.insisting.remove(&process).unwrap_or_default().keys {
             let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
-            if matches!(phase, Some(Phase::Insisted(by, _)) if by == process) {
-                self.admit(now, key);
+            match phase {
+                Some(Phase::Insisted(by)) if by == process && ended => self.set_phase(key, Phase::Ready),
+                Some(Phase::Insisted(by)) if by == process => self.admit(now, key),
+                _ => {}
             }
         }
     }
@@ -203,9 +211,9 @@ impl Core {
                 released += 1;
             }
         }
-        self.insisting.retain(|_, keys| {
-            keys.retain(|key| !chosen(key));
-            !keys.is_empty()
+        self.insisting.retain(|_, insistence| {
+            insistence.keys.retain(|key| !chosen(key));
+            !insistence.keys.is_empty()
         });
         released
     }
@@ -232,11 +240,7 @@ fn rank(action: &Action) -> u8 {
 
 /// Whether `waiting` may have been refused for want of `route`: it covers one of its gateways.
 fn needs(waiting: &Route, route: &Route) -> bool {
-    waiting
-        .legs
-        .iter()
-        .filter_map(Leg::gateway)
-        .any(|gateway| covers(&route.key.dst, gateway))
+    waiting.legs.iter().filter_map(Leg::gateway).any(|gateway| covers(&route.key.dst, gateway))
 }
 
 fn covers(prefix: &Prefix, addr: IpAddr) -> bool {

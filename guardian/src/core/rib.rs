@@ -41,8 +41,8 @@ pub enum Phase {
     Settling(Stamp),
     /// Held by damping until then.
     Held(Stamp),
-    /// Held until this process, which insists, is gone, or until then.
-    Insisted(ProcessId, Stamp),
+    /// Held until this process, which insists, is gone or lets a moment pass.
+    Insisted(ProcessId),
     /// The kernel refused: retried at this time, or when something appears that could help.
     Waiting { retry: Stamp },
     /// Somebody else was first: a dump will tell what is there.
@@ -55,10 +55,8 @@ impl Phase {
     /// When the core wants to be woken for it.
     pub const fn deadline(self) -> Option<Stamp> {
         match self {
-            Self::Settling(at) | Self::Held(at) | Self::Insisted(_, at) | Self::Waiting { retry: at } => {
-                Some(at)
-            }
-            Self::Ready | Self::Contested | Self::Left => None,
+            Self::Settling(at) | Self::Held(at) | Self::Waiting { retry: at } => Some(at),
+            Self::Ready | Self::Insisted(_) | Self::Contested | Self::Left => None,
         }
     }
 }

@@ -70,7 +70,7 @@ impl Core {
             counts.protected += entry.desired.len();
             counts.missing += entry.desired.iter().filter(|r| !entry.observed.contains(r)).count();
             let phase = entry.loss.as_deref().map(|loss| loss.phase);
-            counts.held += usize::from(matches!(phase, Some(Phase::Held(_))));
+            counts.held += usize::from(matches!(phase, Some(Phase::Held(_) | Phase::Insisted(_))));
         }
         counts
     }
@@ -96,12 +96,17 @@ impl Core {
                 let loss = entry.loss.as_deref();
                 let phase = loss.map(|loss| loss.phase);
                 let outcome = match phase {
-                    Some(Phase::Held(_) | Phase::Waiting { .. }) => Some(Outcome::Held),
+                    Some(Phase::Held(_) | Phase::Insisted(_) | Phase::Waiting { .. }) => Some(Outcome::Held),
                     Some(Phase::Left) => Some(Outcome::Observed),
                     _ => None,
                 };
                 let since = loss.map_or(entry.told, |loss| loss.at);
-                let error = loss.and_then(|loss| loss.error.clone());
+                let error = match phase {
+                    Some(Phase::Insisted(_)) => {
+                        Some("held back until who keeps undoing it has finished".into())
+                    }
+                    _ => loss.and_then(|loss| loss.error.clone()),
+                };
                 let actor = loss.map(|loss| Arc::clone(&loss.actor));
                 let retry = phase.and_then(Phase::deadline);
                 Some((*key, Missing { route, since, outcome, actor, retry, error }))

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     core::{Core, Counts, Dump, Effect, Input, Reason, Report, Scope},
     model::{
-        Actor, Family, Stamp,
+        Actor, ActorClass, Family, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
     },
     netlink::{DumpError, Executor, Listener, State, dump, listener::RECEIVE_BUFFER},
@@ -350,7 +350,11 @@ impl Guard {
     /// Turns reports into records and sends them to the edges.
     pub(super) fn tell(&mut self) {
         for report in std::mem::take(&mut self.reports) {
-            let actor = self.attribution.record(&report.actor);
+            let mut actor = self.attribution.record(&report.actor);
+            // A program of that name is kube-router where the configuration says so, and nowhere else.
+            if actor.class == ActorClass::KubeRouter && report.verdict != Verdict::Owner {
+                actor.class = ActorClass::Other;
+            }
             let record = self.ids.record(&report, actor, self.core.links());
             if record.verdict != Verdict::Owner {
                 self.last = Some(record.clone());

@@ -400,7 +400,7 @@ mod tests {
             ("detection_seconds_count{object=\"route\"}", 0.0),
             ("outage_seconds_bucket{object=\"route\",le=\"300\"}", 0.0),
             ("events_lost_total{stage=\"ringbuf\"}", 0.0),
-            ("resyncs_total{reason=\"netlink\"}", 0.0),
+            ("resyncs_total{reason=\"silent\"}", 0.0),
             ("sensor_attached{sensor=\"tap\"}", 0.0),
             ("damping_transitions_total{to=\"held\"}", 0.0),
             ("failed_lookups_total{family=\"inet6\"}", 0.0),

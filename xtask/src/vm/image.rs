@@ -146,9 +146,13 @@ pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
         }
     });
     let mut libraries = BTreeSet::new();
-    for path in programs.chain(job.files.iter().cloned()) {
+    for path in programs {
         archive.copy(&path)?;
         libraries.extend(libraries_of(&path));
+    }
+    for path in &job.files {
+        archive.file(path, 0o755, &without_debug_info(path)?)?;
+        libraries.extend(libraries_of(path));
     }
     for path in FILES.iter().map(Path::new).filter(|path| path.exists()) {
         archive.copy(path)?;
@@ -173,6 +177,14 @@ pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
 fn of_debian(name: &str) -> Option<PathBuf> {
     let debian = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().map(|dir| Path::new(dir).join(name));
     debian.into_iter().find(|path| path.exists()).or_else(|| find(name))
+}
+
+/// A file of the job, smaller where it is a program.
+fn without_debug_info(path: &Path) -> Result<Vec<u8>> {
+    let stripped = tempfile::NamedTempFile::new()?;
+    let strip = Command::new("strip").arg("--strip-debug").arg("-o").arg(stripped.path()).arg(path).output();
+    let file = if strip.is_ok_and(|output| output.status.success()) { stripped.path() } else { path };
+    fs::read(file).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn libraries_of(program: &Path) -> Vec<PathBuf> {

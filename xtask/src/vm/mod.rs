@@ -19,8 +19,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{packages, program::say, setup};
 
-/// The series that are tried where none is named: the oldest that Debian 12 has, and the newest.
-pub const SERIES: [&str; 2] = ["6.1", "6.12"];
+/// The series that are tried where none is named: the newest that Debian 12 has, and the oldest.
+pub const SERIES: [&str; 2] = ["6.12", "6.1"];
 
 /// What QEMU and the making of the image need on this machine.
 const WANTED: &[packages::Wanted] = &[("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod")];

@@ -165,7 +165,11 @@ fn a_dump_has_links_addresses_and_one_table() {
         ip("link set peer1 master br0");
         let state = dump().unwrap();
         assert!(state.complete);
-        let mut names: Vec<_> = state.links.iter().map(|link| link.name.as_str()).collect();
+        // A kernel with the modules for it puts fallback tunnels into every namespace.
+        let fallback =
+            ["tunl0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip6gre0", "ip_vti0", "ip6_vti0", "sit0"];
+        let names = state.links.iter().map(|link| link.name.as_str());
+        let mut names: Vec<_> = names.filter(|name| !fallback.contains(name)).collect();
         names.sort_unstable();
         assert_eq!(names, ["br0", "eth0", "eth1", "lo", "peer0", "peer1"]);
         assert!(state.addresses.iter().any(|a| a.addr.to_string() == "10.0.0.1" && a.len == 24));

@@ -163,7 +163,7 @@ impl Page<'_> {
             Change::Down => "taken down",
         };
         let done = match event.outcome {
-            Outcome::Restored => "put back and verified",
+            Outcome::Restored => "restored and verified",
             Outcome::AlreadyPresent => "somebody else had put it back first",
             Outcome::Observed => "observed only: the guardian touches nothing in this mode",
             Outcome::Allowed => "obeyed",

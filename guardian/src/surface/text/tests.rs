@@ -20,12 +20,13 @@ fn table(events: &[EventRecord]) -> String {
 }
 
 /// Compares with a file beside this one; with `UPDATE_GOLDEN` set it writes the file, to be read and committed.
-fn golden(name: &str, text: &str) {
+fn golden(name: &str, expected: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/surface/text/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();
+        return;
     }
-    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{name}");
+    assert_eq!(text, expected, "{name}");
 }
 
 fn samples() -> Vec<EventRecord> {
@@ -59,33 +60,45 @@ fn samples() -> Vec<EventRecord> {
 
 #[test]
 fn events_as_expected() {
-    golden("events.txt", &table(&samples()));
-    golden("events-narrow-actors.txt", &table(&samples()[1..3]));
-    golden("events-wide.txt", &samples().iter().map(|event| wide(&style(), event)).collect::<String>());
+    golden("events.txt", include_str!("golden/events.txt"), &table(&samples()));
+    golden(
+        "events-narrow-actors.txt",
+        include_str!("golden/events-narrow-actors.txt"),
+        &table(&samples()[1..3]),
+    );
+    golden(
+        "events-wide.txt",
+        include_str!("golden/events-wide.txt"),
+        &samples().iter().map(|event| wide(&style(), event)).collect::<String>(),
+    );
 }
 
 #[test]
 fn explanations_as_expected() {
     let text: Vec<String> = samples().iter().map(|event| explain(&style(), event)).collect();
-    golden("explain.txt", &text.join("\n"));
+    golden("explain.txt", include_str!("golden/explain.txt"), &text.join("\n"));
 }
 
 #[test]
 fn states_as_expected() {
-    golden("status.txt", &status(&style(), &sample::status()));
+    golden("status.txt", include_str!("golden/status.txt"), &status(&style(), &sample::status()));
     let (a, b) = (sample::networkd(1).object, sample::script(1).object);
     let changed = ObjectRecord { text: a.text.clone() + " metric 5", ..a.clone() };
     let some = DiffReport::between(&[a.clone(), b.clone()], &[changed]);
     let one = std::slice::from_ref(&a);
     let extra = DiffReport::between(one, &[a.clone(), b.clone()]);
     let none = DiffReport::between(one, one);
-    golden("diff.txt", &[some, extra, none].map(|report| diff(&style(), &report)).join("\n"));
+    golden(
+        "diff.txt",
+        include_str!("golden/diff.txt"),
+        &[some, extra, none].map(|report| diff(&style(), &report)).join("\n"),
+    );
     let held = Snapshot {
         time: sample::networkd(1).time,
         netns: 4_026_531_840,
         objects: vec![a.clone(), b.clone()],
     };
-    golden("snapshot.txt", &snapshot(&style(), &held));
+    golden("snapshot.txt", include_str!("golden/snapshot.txt"), &snapshot(&style(), &held));
     let action = |object: &ObjectRecord, result: Option<&str>, failed| PlannedAction {
         verb: "add".into(),
         object: object.clone(),
@@ -101,7 +114,11 @@ fn states_as_expected() {
             action(&b, Some("Network is unreachable (101)"), true),
         ],
     };
-    golden("restore.txt", &[plan, done, RestoreReport::default()].map(|r| restore(&style(), &r)).join("\n"));
+    golden(
+        "restore.txt",
+        include_str!("golden/restore.txt"),
+        &[plan, done, RestoreReport::default()].map(|r| restore(&style(), &r)).join("\n"),
+    );
 }
 
 #[test]
