@@ -26,11 +26,10 @@ pub fn unusable() -> Option<String> {
         Ok(command) => command,
         Err(error) => return Some(error.to_string()),
     };
-    match ends_well(unshare.args(["--net", "true"])) {
-        true => None,
-        false => {
-            Some("this machine's kernel makes no network namespaces (`unshare --net true` fails)".into())
-        }
+    if ends_well(unshare.args(["--net", "true"])) {
+        None
+    } else {
+        Some("this machine's kernel makes no network namespaces (`unshare --net true` fails)".into())
     }
 }
 

@@ -40,23 +40,18 @@ pub fn test(filter: Option<&str>) -> Result<()> {
 /// [`vm::SERIES`].
 pub fn in_guests(series: &[String], command: Option<&str>, filter: Option<&str>) -> Result<()> {
     let mut files = vec![build::all(false)?];
-    let command = match command {
-        Some(command) => command.to_owned(),
-        None => {
-            let tests = kernel_tests()?;
-            let filter = filter.unwrap_or_default();
-            let lines = tests.iter().map(|(folder, test)| {
-                // One after the other: emulated, each takes the time that all together may take elsewhere.
-                format!(
-                    "(cd {} && {} --test-threads=1 {filter}) || failed=1\n",
-                    folder.display(),
-                    test.display()
-                )
-            });
-            let line = format!("failed=0\n{}exit $failed", lines.collect::<String>());
-            files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
-            line
-        }
+    let command = if let Some(command) = command {
+        command.to_owned()
+    } else {
+        let tests = kernel_tests()?;
+        let filter = filter.unwrap_or_default();
+        let lines = tests.iter().map(|(folder, test)| {
+            // One after the other: emulated, each takes the time that all together may take elsewhere.
+            format!("(cd {} && {} --test-threads=1 {filter}) || failed=1\n", folder.display(), test.display())
+        });
+        let line = format!("failed=0\n{}exit $failed", lines.collect::<String>());
+        files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
+        line
     };
     let default = vm::SERIES.map(str::to_owned);
     for series in if series.is_empty() { &default[..] } else { series } {

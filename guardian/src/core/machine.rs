@@ -128,7 +128,7 @@ impl Core {
                 route.prefsrc() == Some(address.addr) || route.oifs().any(|oif| oif == address.link)
             }),
             Notice::AddressGone { address } => {
-                self.suspect(Subject::Address(address), Cause::AddressRemoved, who)
+                self.suspect(Subject::Address(address), Cause::AddressRemoved, who);
             }
             Notice::NexthopSet { id } => self.help(|route| route.nexthop_id() == Some(id)),
             Notice::NexthopGone { id } => self.suspect(Subject::Nexthop(id), Cause::NexthopRemoved, who),

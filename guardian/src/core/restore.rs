@@ -124,11 +124,11 @@ impl Core {
                 self.set_phase(key, Phase::Contested);
                 self.reread(Reason::Mismatch);
             }
-            Applied::Refused { errno, message } => self.refused(key, errno, message, wrote.done),
+            Applied::Refused { errno, message } => self.refused(key, errno, message.as_deref(), wrote.done),
         }
     }
 
-    fn refused(&mut self, key: RouteKey, errno: i32, message: Option<String>, now: Stamp) {
+    fn refused(&mut self, key: RouteKey, errno: i32, message: Option<&str>, now: Stamp) {
         let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
         let attempts = loss.attempts;
         loss.attempts = attempts.saturating_add(1);
@@ -144,7 +144,7 @@ impl Core {
         let retry =
             RETRY.saturating_mul(1u32.checked_shl(attempts.into()).unwrap_or(u32::MAX)).min(RETRY_MAX);
         self.set_phase(key, Phase::Waiting { retry: now.after(retry) });
-        let text = errno_text(errno, message.as_deref());
+        let text = errno_text(errno, message);
         // A refusal for want of a link, an address or a gateway ends when that is there.
         let outcome = if matches!(errno, EPERM | ENOMEM | EACCES) { Outcome::Failed } else { Outcome::Held };
         let error = if outcome == Outcome::Held { format!("waits: {text}") } else { text };

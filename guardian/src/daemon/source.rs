@@ -121,7 +121,7 @@ fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, into: &mut Vec<Taken>) {
         Sensed::Process(process) => into.push(Taken::Process(process)),
         Sensed::Exit(process) => into.push(Taken::Exit(process)),
         Sensed::Message { bytes, whole_len, .. } if bytes.len() < whole_len => {
-            into.push(Taken::Unreadable(None))
+            into.push(Taken::Unreadable(None));
         }
         Sensed::Message { at, task, bytes, .. } => {
             for frame in frames(bytes) {

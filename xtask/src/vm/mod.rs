@@ -94,12 +94,11 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
         let line = line.context("cannot read the guest's output")?;
         let line = String::from_utf8_lossy(&line);
         let line = line.trim_end_matches('\r');
-        match line.strip_prefix(ENDED) {
-            Some(code) => ended = code.trim().parse::<i32>().ok(),
-            None => {
-                println!("{line}");
-                std::io::stdout().flush()?;
-            }
+        if let Some(code) = line.strip_prefix(ENDED) {
+            ended = code.trim().parse::<i32>().ok()
+        } else {
+            println!("{line}");
+            std::io::stdout().flush()?;
         }
     }
     qemu.wait()?;
