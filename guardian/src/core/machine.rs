@@ -61,8 +61,8 @@ pub struct Core {
     pub(super) timers: BTreeSet<(Stamp, RouteKey)>,
     pub(super) waiting: BTreeSet<RouteKey>,
     pub(super) insisting: HashMap<ProcessId, Insistence>,
-    /// What processes have taken away again just after it had come back.
-    pub(super) undone: HashMap<ProcessId, (RouteKey, Stamp)>,
+    /// How many restores in a row processes have undone at once, and when the last.
+    pub(super) undone: HashMap<ProcessId, (u32, Stamp)>,
     pub(super) suspicions: Vec<Suspicion>,
     pub(super) withdrawn: HashSet<RouteKey>,
     pub(super) in_flight: Vec<(RouteKey, Action)>,
@@ -360,7 +360,7 @@ impl Core {
         }
     }
 
-    /// The process behind a loss, if it is taking away a second object that it had just seen come back.
+    /// The process behind a loss, if it has undone as many restores in a row as anybody gets before damping.
     fn insister(&mut self, key: RouteKey, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
         if self.insisting.contains_key(&process) {
@@ -371,12 +371,13 @@ impl Core {
         if !account.insists(who.at, process, INSISTENCE) {
             return None;
         }
-        let before = self.undone.insert(process, (key, who.at));
         if self.undone.len() > INSISTING {
             self.undone.retain(|_, (_, at)| who.at.since(*at) < INSISTENCE);
         }
-        let again = before.is_some_and(|(other, at)| other != key && who.at.since(at) < INSISTENCE);
-        (again && self.insisting.len() < INSISTING).then_some(process)
+        let (times, last) = self.undone.entry(process).or_default();
+        *times = if who.at.since(*last) < INSISTENCE { times.saturating_add(1) } else { 1 };
+        *last = who.at;
+        (*times > damping.burst && self.insisting.len() < INSISTING).then_some(process)
     }
 
     /// Holds a loss until the process has finished.
