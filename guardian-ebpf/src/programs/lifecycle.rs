@@ -14,6 +14,7 @@ use route_guardian_ebpf::{PROCESS_EXITED, PROCESS_TOLD};
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)` from 2.6 to 6.18, in
 /// `kernel_clone()`, in the parent, before the child runs.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
+#[allow(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let child = ctx.arg::<u64>(1);
     if !task::is_leader(child) || task::is_kernel(child) {
@@ -46,6 +47,7 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)` from 3.4 to 6.18, in
 /// `exec_binprm()`, in the task, when the new program's memory is in place and no other thread is left.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
+#[allow(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let this = ctx.arg::<u64>(0);
     let id = task::id(this);
@@ -66,6 +68,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
 /// `TP_PROTO(struct task_struct *p)` from 2.6, with `bool group_dead` after it since 6.16, in `do_exit()`, in the
 /// task, after its memory and before its files are given up.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
+#[allow(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     let this = ctx.arg::<u64>(0);
     if !task::is_last(this) {

@@ -70,7 +70,7 @@ fn lost(kind: u32) {
         // `core` has no atomic addition for this target.
         // SAFETY: map values live as long as the program and are aligned to 8 bytes.
         unsafe {
-            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64)
+            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
         };
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn insert(id: Id, parent: Id) -> Option<*mut ProcessRecord> {
 
 /// A copy of the entry `from` for a process that was forked off it.
 #[inline(always)]
+#[allow(clippy::needless_borrows_for_generic_args, reason = "by value it would not fit on the stack")]
 pub(super) fn copy(from: *const ProcessRecord, id: Id, parent: Id) -> Option<*mut ProcessRecord> {
     // SAFETY: `from` is map memory, which the helper copies from.
     if PROCESSES.insert(id.tgid, unsafe { &*from }, ANY).is_err() {
@@ -137,14 +138,13 @@ unsafe fn arguments(mm: u64, info: *mut ProcessRecord) {
 /// process's entry.
 #[inline(always)]
 pub(super) fn announce(task: u64, id: Id) -> Option<*mut ProcessRecord> {
-    let actor = match find(id) {
-        Some(info) => info,
-        None => {
-            let info = insert(id, task::id(field(task, &TASK_PARENT)))?;
-            // SAFETY: just inserted; `task` is `current`.
-            unsafe { fill(task, info) };
-            info
-        }
+    let actor = if let Some(info) = find(id) {
+        info
+    } else {
+        let info = insert(id, task::id(field(task, &TASK_PARENT)))?;
+        // SAFETY: just inserted; `task` is `current`.
+        unsafe { fill(task, info) };
+        info
     };
     // SAFETY: `find` and `insert` return whole records.
     unsafe {

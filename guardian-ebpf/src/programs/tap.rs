@@ -28,6 +28,7 @@ const DROP: i64 = 0;
 /// task that caused the notification, before its system call returns; or in a kernel thread or a
 /// softirq. So since at least 4.18, to 6.18. May be preempted and re-entered on the same CPU.
 #[socket_filter]
+#[allow(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn tap(ctx: SkBuffContext) -> i64 {
     sense(&ctx);
     DROP
@@ -120,18 +121,18 @@ fn copy<const N: usize>(ctx: &SkBuffContext, head: &MessageHead) {
     let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: the map is a ring buffer, and every way out submits or discards the room.
     unsafe {
-        let room = bpf_ringbuf_reserve(ring, (size_of::<MessageHead>() + N) as u64, 0).cast::<u8>();
+        let room = bpf_ringbuf_reserve(ring, (size_of::<MessageHead>() + N) as u64, 0).cast::<MessageHead>();
         if room.is_null() {
             lost(LOST_MESSAGES);
             return;
         }
         let n = (opaque(head.kept).wrapping_sub(1) & (N as u32 - 1)) + 1;
-        if bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, room.add(size_of::<MessageHead>()).cast(), n) != 0 {
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, room.add(1).cast(), n) != 0 {
             lost(LOST_MESSAGES);
             bpf_ringbuf_discard(room.cast(), 0);
             return;
         }
-        room.cast::<MessageHead>().write(*head);
+        room.write(*head);
         bpf_ringbuf_submit(room.cast(), 0);
     }
 }
