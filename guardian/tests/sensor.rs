@@ -156,7 +156,8 @@ fn own_changes_and_what_is_out_of_scope_are_dropped() {
     in_namespace(|| {
         let scope = KernelScope { protocols: vec![17], tables: vec![77, 4000] };
         let mut lab = Lab::open_with(&Options { scope, ..Options::default() });
-        lab.sensors.set_links(&BTreeSet::new()).unwrap();
+        let [lo, a0, a1] = ["lo", "a0", "a1"].map(sensor_lab::ifindex);
+        lab.sensors.set_links(&BTreeSet::from([lo, a0, a1])).unwrap();
         ip("route add 10.55.1.0/24 dev a0 proto 99");
         ip("route add 10.55.2.0/24 dev a0 proto 17");
         ip("route add 10.55.3.0/24 dev a0 table 77");
@@ -171,7 +172,7 @@ fn own_changes_and_what_is_out_of_scope_are_dropped() {
         );
         lab.seen.clear();
 
-        lab.sensors.set_links(&BTreeSet::from([sensor_lab::ifindex("a1")])).unwrap();
+        lab.sensors.set_links(&BTreeSet::from([lo, a0])).unwrap();
         ip("route del 10.55.5.0/24");
         ip("route del 10.55.1.0/24");
         ip("route add 10.55.6.0/24 dev a1 proto 99");
@@ -185,6 +186,47 @@ fn own_changes_and_what_is_out_of_scope_are_dropped() {
         assert_eq!(lab.destinations(ADD), [[10, 55, 6, 0]]);
         let kinds: BTreeSet<u16> = lab.seen.iter().map(sensor_lab::Seen::kind).collect();
         assert!(kinds.is_superset(&BTreeSet::from([16, 20, 32, 104])), "{kinds:?}");
+    });
+}
+
+#[test]
+fn routes_are_kept_on_links_that_nobody_has_classified() {
+    in_namespace(|| {
+        let scope = KernelScope { protocols: vec![17], tables: vec![] };
+        let mut lab = Lab::open_with(&Options { scope, ..Options::default() });
+        let known = BTreeSet::from(["lo", "a0", "a1"].map(sensor_lab::ifindex));
+        lab.sensors.set_links(&known).unwrap();
+        ip("link add b0 type dummy");
+        ip("link set b0 up");
+        let b0 = sensor_lab::ifindex("b0");
+        let destinations = |lab: &mut Lab, n: u8| {
+            ip(&format!("route add 10.55.{n}.0/24 dev a0 proto 99"));
+            ip(&format!("route add 10.55.{}.0/24 dev b0 proto 99", n + 1));
+            ip(&format!("route add 10.55.{}.0/24 proto 99 nexthop dev a0 nexthop dev b0", n + 2));
+            ip(&format!("route add 10.55.{}.0/24 proto 99 nexthop dev a0 nexthop dev a1", n + 3));
+            lab.settle();
+            let seen: Vec<u8> = lab.destinations(ADD).iter().map(|to| to[2]).collect();
+            lab.seen.clear();
+            seen
+        };
+        assert_eq!(destinations(&mut lab, 1), [2, 3], "not known to be outside, by its link or one leg");
+        lab.sensors.set_link(b0, true).unwrap();
+        assert!(destinations(&mut lab, 11).is_empty(), "outside");
+
+        // Its ifindex is given to another link.
+        ip("link del b0");
+        lab.sensors.set_link(b0, false).unwrap();
+        ip(&format!("link add b0 index {b0} type dummy"));
+        ip("link set b0 up");
+        assert_eq!(destinations(&mut lab, 21), [22, 23], "not known yet");
+
+        // More links than the map holds: no error, and what does not fit is kept.
+        let many: BTreeSet<u32> = known.iter().copied().chain(1_000_000..1_065_536).collect();
+        lab.sensors.set_links(&many).unwrap();
+        lab.sensors.set_link(b0, true).unwrap();
+        assert_eq!(destinations(&mut lab, 31), [32, 33], "no room for it");
+        lab.sensors.set_links(&known.into_iter().chain([b0]).collect()).unwrap();
+        assert!(destinations(&mut lab, 41).is_empty(), "room again");
     });
 }
 

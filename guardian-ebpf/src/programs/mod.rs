@@ -35,9 +35,10 @@ static PROCESSES: LruHashMap<u32, ProcessRecord> = LruHashMap::with_max_entries(
 #[map]
 static BLANK: Array<ProcessRecord> = Array::with_max_entries(1, 0);
 
-/// The interfaces in scope, kept by the daemon.
+/// The interfaces that are known to be out of scope, kept by the daemon. One that it has not heard of yet, or
+/// that finds no room, is not in here, and its routes are kept.
 #[map]
-static SCOPE_LINKS: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
+static OUTSIDE_LINKS: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 
 /// The routing tables in scope, set at load.
 #[map]

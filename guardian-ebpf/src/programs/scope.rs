@@ -1,6 +1,6 @@
 //! Which messages the daemon needs to see. When unsure, it does.
 
-use super::{SCOPE_LINKS, SCOPE_TABLES};
+use super::{OUTSIDE_LINKS, SCOPE_TABLES};
 use aya_ebpf::{Global, helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
 use core::mem::MaybeUninit;
 
@@ -125,11 +125,11 @@ fn has_table(table: u32) -> bool {
 }
 
 #[inline(always)]
-fn has_link(ifindex: u32) -> bool {
-    SCOPE_LINKS.get_ptr(ifindex).is_some()
+fn is_outside(ifindex: u32) -> bool {
+    OUTSIDE_LINKS.get_ptr(ifindex).is_some()
 }
 
-/// Walks the attributes of a route for an interface or a table in scope.
+/// Walks the attributes of a route for a table in scope, or an interface not known to be out of it.
 #[inline(always)]
 fn attributes_in_scope(ctx: &SkBuffContext, start: u32) -> bool {
     let mut offset = start;
@@ -146,7 +146,7 @@ fn attributes_in_scope(ctx: &SkBuffContext, start: u32) -> bool {
         }
         match kind & RTA_TYPE {
             RTA_OIF => match load(ctx, offset.wrapping_add(4)) {
-                Some(link) if !has_link(link) => {}
+                Some(link) if is_outside(link) => {}
                 _ => return true,
             },
             RTA_TABLE => match load(ctx, offset.wrapping_add(4)) {
@@ -165,7 +165,8 @@ fn attributes_in_scope(ctx: &SkBuffContext, start: u32) -> bool {
     !ended || legs_in_scope(ctx, legs, legs_end)
 }
 
-/// Walks the legs of a multipath route, `struct rtnexthop` each, for an interface in scope.
+/// Walks the legs of a multipath route, `struct rtnexthop` each, for an interface not known to be out
+/// of scope.
 #[inline(always)]
 fn legs_in_scope(ctx: &SkBuffContext, start: u32, end: u32) -> bool {
     let mut offset = start;
@@ -175,7 +176,7 @@ fn legs_in_scope(ctx: &SkBuffContext, start: u32, end: u32) -> bool {
         }
         // rtnh_len, rtnh_flags and rtnh_hops, rtnh_ifindex in two halves
         let Some([len, _, low, high]) = load::<[u16; 4]>(ctx, offset) else { return true };
-        if len < 8 || has_link(u32::from(low) | u32::from(high) << 16) {
+        if len < 8 || !is_outside(u32::from(low) | u32::from(high) << 16) {
             return true;
         }
         offset = offset.wrapping_add((u32::from(len) + 3) & !3);

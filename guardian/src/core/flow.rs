@@ -1,6 +1,6 @@
 //! What flows into the state machine and out of it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::model::{
     Actor, Link, Notice, ProcessId, Route, Stamp,
@@ -49,8 +49,13 @@ pub enum Effect {
     Report(Box<Report>),
     /// Read the kernel's state again and feed it back.
     Reread(Reason),
-    /// The guarded links are these now.
-    Links(BTreeSet<u32>),
+    /// A link is known to be out of scope, or is so no longer: it is guarded now, or gone.
+    Link {
+        /// Its ifindex.
+        index: u32,
+        /// Whether it is known to be out of scope.
+        outside: bool,
+    },
     /// An object went into a hold (`true`) or came out of it.
     Damped(bool),
 }
@@ -60,7 +65,8 @@ pub enum Effect {
 pub enum Reason {
     /// At start.
     Start,
-    /// Routes may have gone without a message, with a link, an address or a nexthop object.
+    /// Routes may have gone without a message, with a link, an address or a nexthop object, or have come into
+    /// scope with a link's new name.
     Silent,
     /// A message does not fit what is known.
     Mismatch,

@@ -17,7 +17,7 @@ use super::{
     suspicion::{Subject, Suspicion},
 };
 use crate::model::{
-    Actor, Link, Links, Mode, Notice, ProcessId, Route, RouteKey, Stamp,
+    Actor, Links, Mode, Notice, ProcessId, Route, RouteKey, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -55,7 +55,8 @@ pub struct Core {
     pub(super) settings: Settings,
     pub(super) scope: Scope,
     pub(super) links: Links,
-    pub(super) guarded_links: BTreeSet<u32>,
+    /// Links that are known and not guarded, by ifindex.
+    pub(super) outside_links: BTreeSet<u32>,
     pub(super) rib: Rib,
     pub(super) ready: VecDeque<RouteKey>,
     pub(super) timers: BTreeSet<(Stamp, RouteKey)>,
@@ -79,7 +80,7 @@ impl Core {
             settings,
             scope,
             links: Links::default(),
-            guarded_links: BTreeSet::new(),
+            outside_links: BTreeSet::new(),
             rib: Rib::default(),
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -119,11 +120,7 @@ impl Core {
             }
             Notice::RouteGone { route } => self.route_gone(now, &route, who),
             Notice::LinkSet { link } => self.link_set(link, who),
-            Notice::LinkGone { link } => {
-                self.links.remove(link.index);
-                self.guard_link(link.index, false);
-                self.suspect(Subject::Link(link.index), Cause::LinkRemoved, who);
-            }
+            Notice::LinkGone { link } => self.link_gone(link.index, who),
             Notice::AddressSet { address } => self.help(|route| {
                 route.prefsrc() == Some(address.addr) || route.oifs().any(|oif| oif == address.link)
             }),
@@ -132,29 +129,6 @@ impl Core {
             }
             Notice::NexthopSet { id } => self.help(|route| route.nexthop_id() == Some(id)),
             Notice::NexthopGone { id } => self.suspect(Subject::Nexthop(id), Cause::NexthopRemoved, who),
-        }
-    }
-
-    fn link_set(&mut self, link: Link, who: &Who) {
-        let index = link.index;
-        let up = link.is_up();
-        self.guard_link(index, self.scope.covers_link(&link.name));
-        let before = self.links.set(link);
-        if up {
-            self.help(|route| route.oifs().any(|oif| oif == index) || route.oifs().next().is_none());
-        } else if before.is_some_and(|link| link.is_up()) {
-            self.suspect(Subject::Link(index), Cause::LinkDown, who);
-        }
-    }
-
-    /// Notes whether a link is guarded, and tells when that changes.
-    pub(super) fn guard_link(&mut self, index: u32, guarded: bool) {
-        let changed =
-            if guarded { self.guarded_links.insert(index) } else { self.guarded_links.remove(&index) };
-        if changed {
-            // The last set is the one that counts.
-            self.effects.retain(|effect| !matches!(effect, Effect::Links(_)));
-            self.effects.push(Effect::Links(self.guarded_links.clone()));
         }
     }
 

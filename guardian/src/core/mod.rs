@@ -7,6 +7,7 @@ mod alternatives;
 mod damping;
 mod flow;
 mod incident;
+mod links;
 mod machine;
 pub mod plan;
 mod restore;

@@ -197,7 +197,7 @@ impl World {
             match effect {
                 Effect::Report(report) => self.reports.push(*report),
                 Effect::Reread(_) => reread = true,
-                Effect::Links(_) | Effect::Damped(_) => {}
+                Effect::Link { .. } | Effect::Damped(_) => {}
             }
         }
         if reread {

@@ -87,15 +87,7 @@ impl Core {
     pub(super) fn dump(&mut self, now: Stamp, dump: Dump) {
         if let Some(links) = dump.links {
             self.links = links.into_iter().collect();
-            let indices: Vec<(u32, bool)> =
-                self.links.iter().map(|link| (link.index, self.scope.covers_link(&link.name))).collect();
-            let known: std::collections::BTreeSet<u32> = indices.iter().map(|&(index, _)| index).collect();
-            for index in self.guarded_links.difference(&known).copied().collect::<Vec<_>>() {
-                self.guard_link(index, false);
-            }
-            for (index, guarded) in indices {
-                self.guard_link(index, guarded);
-            }
+            self.classify_links();
         }
         let mut held: HashMap<RouteKey, Alternatives> = HashMap::new();
         for route in dump.routes {

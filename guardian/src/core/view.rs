@@ -48,9 +48,9 @@ impl Core {
         &self.links
     }
 
-    /// The guarded links, by ifindex.
-    pub const fn guarded_links(&self) -> &BTreeSet<u32> {
-        &self.guarded_links
+    /// The links that are known to be out of scope, by ifindex.
+    pub const fn outside_links(&self) -> &BTreeSet<u32> {
+        &self.outside_links
     }
 
     /// Whether the guardian acts.
@@ -130,11 +130,7 @@ impl Core {
                 self.rib.remove(&key);
             }
         }
-        let links: Vec<(u32, bool)> =
-            self.links.iter().map(|link| (link.index, self.scope.covers_link(&link.name))).collect();
-        for (index, guarded) in links {
-            self.guard_link(index, guarded);
-        }
+        self.classify_links();
         self.reread(super::flow::Reason::Operator);
     }
 }

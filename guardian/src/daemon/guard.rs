@@ -200,17 +200,13 @@ impl Guard {
     /// Does what the core asks for.
     pub(super) fn effects(&mut self) {
         let mut wanted = None;
-        let mut links = None;
         for effect in self.core.effects() {
             match effect {
                 Effect::Report(report) => self.reports.push(*report),
                 Effect::Reread(reason) => wanted = Some(reason),
-                Effect::Links(set) => links = Some(set),
+                Effect::Link { index, outside } => self.source.set_link(index, outside),
                 Effect::Damped(held) => self.metrics.add_damping(held),
             }
-        }
-        if let Some(links) = links {
-            self.source.set_links(&links);
         }
         if let Some(reason) = wanted {
             self.want(reason);
@@ -392,7 +388,7 @@ impl Guard {
             (self.source, self.without_tap) = open_source(&config, &self.options)?;
             self.lost = Lost::default();
             self.show_sensors();
-            self.source.set_links(&self.core.guarded_links().clone());
+            self.source.set_links(self.core.outside_links());
         }
         self.core.reconfigure(settings::settings(&config), scope);
         self.attribution.look_up_cgroups_at_once(owner.needs_cgroups());

@@ -1,6 +1,6 @@
 //! Where changes come from: the tap, or plain netlink without BPF.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -9,7 +9,7 @@ use crate::{
     attribution::{Comm, KernelWork, TaskFacts},
     model::{Notice, Process, ProcessId, Stamp, route::rt},
     netlink::{DecodeError, Listener, Received, decode, frames},
-    sensor::{Lost, Sensed, SensorStatus, Sensors, Task},
+    sensor::{Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
 };
 
 /// Records taken in at once, between two looks at what is to be written.
@@ -91,12 +91,21 @@ impl Source {
         }
     }
 
-    /// Tells the tap which links are in scope.
-    pub fn set_links(&mut self, links: &std::collections::BTreeSet<u32>) {
+    /// Tells a new tap which links are known to be out of scope.
+    pub fn set_links(&mut self, outside: &BTreeSet<u32>) {
+        self.rule_out(|sensors| sensors.set_links(outside));
+    }
+
+    /// Tells the tap that a link is known to be out of scope, or is so no longer.
+    pub fn set_link(&mut self, index: u32, outside: bool) {
+        self.rule_out(|sensors| sensors.set_link(index, outside));
+    }
+
+    fn rule_out(&mut self, what: impl FnOnce(&mut Sensors) -> Result<(), SensorError>) {
         if let Self::Tap { sensors, .. } = self
-            && let Err(error) = sensors.get_mut().set_links(links)
+            && let Err(error) = what(sensors.get_mut())
         {
-            log::warn!("the tap does not know all guarded links: {error}");
+            log::warn!("the tap may miss routes of a link that came into scope: {error}");
         }
     }
 

@@ -26,7 +26,7 @@ pub use processes::ProcReader;
 use crate::model::{Process, ProcessId, Stamp};
 use load::{Loaded, Record};
 
-/// Which routes the kernel side lets pass, besides those on the links of [`Sensors::set_links`].
+/// Which routes the kernel side lets pass, besides those on links that [`Sensors::set_links`] does not rule out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelScope {
     /// Routing protocols (`RTPROT_*`).
@@ -149,11 +149,17 @@ pub enum SensorError {
     },
 }
 
+/// The map of links that are known to be out of scope.
+const OUTSIDE_LINKS: &str = "OUTSIDE_LINKS";
+
 /// The attached sensors. They are detached when this is dropped.
 pub struct Sensors {
     ring: RingBuf<MapData>,
     links: HashMap<MapData, u32, u8>,
-    in_scope: BTreeSet<u32>,
+    /// What the map `links` holds.
+    outside: BTreeSet<u32>,
+    /// Whether it was told that there is no room for more.
+    told_full: bool,
     processes: HashMap<MapData, u32, Record>,
     lost: Array<MapData, u64>,
     overruns: AtomicU64,
@@ -176,8 +182,9 @@ impl Sensors {
         let broken = |map| move |source| SensorError::Map { map, source };
         Ok(Self {
             ring: RingBuf::try_from(take("EVENTS")?).map_err(broken("EVENTS"))?,
-            links: HashMap::try_from(take("SCOPE_LINKS")?).map_err(broken("SCOPE_LINKS"))?,
-            in_scope: BTreeSet::new(),
+            links: HashMap::try_from(take(OUTSIDE_LINKS)?).map_err(broken(OUTSIDE_LINKS))?,
+            outside: BTreeSet::new(),
+            told_full: false,
             processes: HashMap::try_from(take("PROCESSES")?).map_err(broken("PROCESSES"))?,
             lost: Array::try_from(take("LOST")?).map_err(broken("LOST"))?,
             overruns: AtomicU64::new(0),
@@ -205,17 +212,43 @@ impl Sensors {
         taken
     }
 
-    /// Replaces the interfaces in scope, by ifindex.
-    pub fn set_links(&mut self, links: &BTreeSet<u32>) -> Result<(), SensorError> {
-        let failed = |source| SensorError::Map { map: "SCOPE_LINKS", source };
-        // New ones first: at no time is less in scope than before and after.
-        for link in links.difference(&self.in_scope) {
-            self.links.insert(link, 1, 0).map_err(failed)?;
+    /// Replaces the interfaces that are known to be out of scope, by ifindex; only the difference costs. Routes on
+    /// all others are kept, so that none is missed on a link that was created a moment ago.
+    ///
+    /// Fails as [`Sensors::set_link`] does; what is left of the difference is made up by the next call.
+    pub fn set_links(&mut self, outside: &BTreeSet<u32>) -> Result<(), SensorError> {
+        // These first: at no time is more ruled out than before or after.
+        for link in self.outside.difference(outside).copied().collect::<Vec<_>>() {
+            self.set_link(link, false)?;
         }
-        for link in self.in_scope.difference(links) {
-            self.links.remove(link).map_err(failed)?;
+        for link in outside {
+            self.set_link(*link, true)?;
         }
-        self.in_scope.clone_from(links);
+        Ok(())
+    }
+
+    /// Notes that an interface is known to be out of scope, or is so no longer: because it is in scope now, or gone,
+    /// after which another link may get its ifindex. At most one write to a map.
+    ///
+    /// A link that finds no room is not ruled out, which costs attention and nothing else: it is logged, once. Fails
+    /// where a link cannot be taken out: its routes are not seen then.
+    pub fn set_link(&mut self, link: u32, outside: bool) -> Result<(), SensorError> {
+        if self.outside.contains(&link) == outside {
+            return Ok(());
+        }
+        if !outside {
+            self.links.remove(&link).map_err(|source| SensorError::Map { map: OUTSIDE_LINKS, source })?;
+            self.outside.remove(&link);
+        } else if let Err(error) = self.links.insert(link, 1, 0) {
+            if !std::mem::replace(&mut self.told_full, true) {
+                let held = self.outside.len();
+                log::warn!(
+                    "the tap rules out {held} links and no more, and sees the routes of all others: {error}"
+                );
+            }
+        } else {
+            self.outside.insert(link);
+        }
         Ok(())
     }
 

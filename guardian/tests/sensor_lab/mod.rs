@@ -3,7 +3,6 @@
 pub mod netlink;
 
 use std::{
-    collections::BTreeSet,
     ffi::CString,
     fs,
     net::Ipv4Addr,
@@ -104,7 +103,6 @@ impl Lab {
         if !options.scope.protocols.contains(&3) {
             return lab;
         }
-        lab.sensors.set_links(&BTreeSet::from([ifindex("a0")])).unwrap();
         // What the links' coming up brings about.
         lab.settle_for(Duration::from_millis(100));
         lab.seen.clear();

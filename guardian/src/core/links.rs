@@ -1,0 +1,120 @@
+//! Which links are guarded, and what a link's change may mean for its routes.
+
+use std::collections::BTreeSet;
+
+use super::{
+    flow::{Effect, Reason},
+    machine::{Core, Who},
+    suspicion::Subject,
+};
+use crate::model::{Link, record::Cause};
+
+impl Core {
+    pub(super) fn link_set(&mut self, link: Link, who: &Who) {
+        let index = link.index;
+        let up = link.is_up();
+        let guarded = self.scope.covers_link(&link.name);
+        if self.set_outside(index, !guarded) && guarded {
+            // It was given another name: what it carries was not looked at so far.
+            self.reread(Reason::Silent);
+        }
+        let before = self.links.set(link);
+        if up {
+            self.help(|route| route.oifs().any(|oif| oif == index) || route.oifs().next().is_none());
+        } else if before.is_some_and(|link| link.is_up()) {
+            self.suspect(Subject::Link(index), Cause::LinkDown, who);
+        }
+    }
+
+    pub(super) fn link_gone(&mut self, index: u32, who: &Who) {
+        self.links.remove(index);
+        // Another link may get its ifindex.
+        self.set_outside(index, false);
+        self.suspect(Subject::Link(index), Cause::LinkRemoved, who);
+    }
+
+    /// Decides anew about all links, after these or the scope were replaced.
+    pub(super) fn classify_links(&mut self) {
+        let unguarded = self.links.iter().filter(|link| !self.scope.covers_link(&link.name));
+        let outside: BTreeSet<u32> = unguarded.map(|link| link.index).collect();
+        for index in outside.symmetric_difference(&self.outside_links).copied().collect::<Vec<_>>() {
+            self.set_outside(index, outside.contains(&index));
+        }
+    }
+
+    /// Notes whether a link is known to be out of scope, and tells when that changes; whether it did.
+    fn set_outside(&mut self, index: u32, outside: bool) -> bool {
+        let changed =
+            if outside { self.outside_links.insert(index) } else { self.outside_links.remove(&index) };
+        if changed {
+            self.effects.push(Effect::Link { index, outside });
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use glob::Pattern;
+
+    use super::*;
+    use crate::{
+        core::{Dump, Input, Scope, Settings, testing},
+        model::{Actor, Notice, Stamp, record::Verdict},
+    };
+
+    fn core() -> Core {
+        Core::new(
+            Settings::default(),
+            Scope { links: vec![Pattern::new("tun-*").unwrap()], ..Scope::default() },
+        )
+    }
+
+    fn step(core: &mut Core, notice: Notice) -> Vec<Effect> {
+        let (at, actor) = (Stamp(1), Arc::new(Actor::Unknown));
+        core.step(at, Input::Notice { at, notice, port: 1, actor, verdict: Verdict::Unknown });
+        core.effects().collect()
+    }
+
+    fn set(core: &mut Core, index: u32, name: &str) -> Vec<Effect> {
+        step(core, Notice::LinkSet { link: testing::link(index, name) })
+    }
+
+    #[test]
+    fn a_link_that_is_not_guarded_is_told_of_once_when_it_comes_and_when_it_goes() {
+        let mut core = core();
+        let (comes, goes) =
+            (Effect::Link { index: 7, outside: true }, Effect::Link { index: 7, outside: false });
+        assert_eq!(set(&mut core, 7, "veth7"), [comes]);
+        assert_eq!(set(&mut core, 7, "veth7"), []);
+        assert_eq!(step(&mut core, Notice::LinkGone { link: testing::link(7, "veth7") }), [goes]);
+        assert_eq!(set(&mut core, 7, "tun-a"), [], "a guarded link with the ifindex of one that is gone");
+        assert!(core.outside_links().is_empty());
+    }
+
+    #[test]
+    fn a_link_that_gets_a_guarded_name_is_read_anew() {
+        let mut core = core();
+        set(&mut core, 7, "veth7");
+        let inside = Effect::Link { index: 7, outside: false };
+        assert_eq!(set(&mut core, 7, "tun-a"), [inside, Effect::Reread(Reason::Silent)]);
+        assert_eq!(set(&mut core, 7, "veth7"), [Effect::Link { index: 7, outside: true }]);
+    }
+
+    #[test]
+    fn a_dump_tells_only_what_is_different() {
+        let mut core = core();
+        set(&mut core, 7, "veth7");
+        set(&mut core, 8, "veth8");
+        let links =
+            Some(vec![testing::link(8, "veth8"), testing::link(9, "veth9"), testing::link(10, "tun-a")]);
+        let dump = Dump { started: Stamp(2), ended: Stamp(3), links, routes: vec![] };
+        core.step(Stamp(3), Input::Dump(dump));
+        let gone = Effect::Link { index: 7, outside: false };
+        let new = Effect::Link { index: 9, outside: true };
+        assert_eq!(core.effects().collect::<Vec<_>>(), [gone, new]);
+        assert_eq!(*core.outside_links(), BTreeSet::from([8, 9]));
+    }
+}
