@@ -276,6 +276,7 @@ impl Core {
     /// After a change to what is desired: queue the write that our own earlier one made necessary, and
     /// forget keys that matter no longer.
     pub(super) fn settle_accounts(&mut self, key: RouteKey) {
+        self.rib.recount(&key);
         let Some(entry) = self.rib.get(&key) else { return };
         if entry.is_idle() {
             self.rib.remove(&key);
@@ -389,6 +390,7 @@ impl Core {
         let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
         let before = std::mem::replace(&mut loss.phase, phase);
         self.leave_phase(key, before);
+        self.rib.recount(&key);
         if let Some(at) = phase.deadline() {
             self.timers.insert((at, key));
         }
@@ -418,6 +420,7 @@ impl Core {
     pub(super) fn forget_loss(&mut self, key: RouteKey) -> Option<Box<Loss>> {
         let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.take())?;
         self.leave_phase(key, loss.phase);
+        self.rib.recount(&key);
         Some(loss)
     }
 

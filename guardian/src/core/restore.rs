@@ -72,6 +72,7 @@ impl Core {
         let batch = std::mem::take(&mut self.in_flight);
         for ((key, action), result) in batch.into_iter().zip(results) {
             self.apply_one(key, &action, result, Wrote { sent, done });
+            self.rib.recount(&key);
         }
     }
 

@@ -9,6 +9,7 @@ use super::{
     alternatives::Alternatives,
     damping::{Account, Culprit, Damping},
     plan::Action,
+    view::Counts,
 };
 use crate::model::{
     Actor, Family, ProcessId, Route, RouteKey, Stamp,
@@ -103,6 +104,7 @@ pub struct Entry {
     /// What is missing, if anything.
     pub loss: Option<Box<Loss>>,
     accounts: Vec<Account>,
+    counted: Counts,
 }
 
 impl Entry {
@@ -151,6 +153,15 @@ impl Entry {
         &mut self.accounts[index]
     }
 
+    fn count(&self) -> Counts {
+        let phase = self.loss.as_deref().map(|loss| loss.phase);
+        Counts {
+            protected: self.desired.len(),
+            missing: self.desired.iter().filter(|route| !self.observed.contains(route)).count(),
+            held: usize::from(matches!(phase, Some(Phase::Held(_) | Phase::Insisted(_)))),
+        }
+    }
+
     /// Forgets what anybody did to it.
     pub fn forgive(&mut self) {
         self.accounts.clear();
@@ -162,36 +173,68 @@ impl Entry {
     }
 }
 
-/// All guarded keys.
+/// All guarded keys, and how many routes that makes.
 #[derive(Debug, Default)]
-pub struct Rib(HashMap<RouteKey, Entry>);
+pub struct Rib {
+    entries: HashMap<RouteKey, Entry>,
+    inet: Counts,
+    inet6: Counts,
+}
 
 impl Rib {
+    /// The counts of a family, as of the last [`Rib::recount`] of each key.
+    pub const fn counts(&self, family: Family) -> Counts {
+        match family {
+            Family::Inet => self.inet,
+            Family::Inet6 => self.inet6,
+        }
+    }
+
+    /// To be called after every change to a key: a look at all of them would take milliseconds.
+    pub fn recount(&mut self, key: &RouteKey) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let now = entry.count();
+        let before = std::mem::replace(&mut entry.counted, now);
+        self.adjust(key.family(), before, now);
+    }
+
+    fn adjust(&mut self, family: Family, before: Counts, now: Counts) {
+        let total = match family {
+            Family::Inet => &mut self.inet,
+            Family::Inet6 => &mut self.inet6,
+        };
+        total.protected = (total.protected + now.protected).saturating_sub(before.protected);
+        total.missing = (total.missing + now.missing).saturating_sub(before.missing);
+        total.held = (total.held + now.held).saturating_sub(before.held);
+    }
+
     pub fn get(&self, key: &RouteKey) -> Option<&Entry> {
-        self.0.get(key)
+        self.entries.get(key)
     }
 
     pub fn get_mut(&mut self, key: &RouteKey) -> Option<&mut Entry> {
-        self.0.get_mut(key)
+        self.entries.get_mut(key)
     }
 
     pub fn entry(&mut self, key: RouteKey) -> &mut Entry {
-        self.0.entry(key).or_default()
+        self.entries.entry(key).or_default()
     }
 
     pub fn remove(&mut self, key: &RouteKey) {
-        self.0.remove(key);
+        if let Some(entry) = self.entries.remove(key) {
+            self.adjust(key.family(), entry.counted, Counts::default());
+        }
     }
 
     pub fn iter(&self) -> hash_map::Iter<'_, RouteKey, Entry> {
-        self.0.iter()
+        self.entries.iter()
     }
 
     pub fn iter_mut(&mut self) -> hash_map::ValuesMut<'_, RouteKey, Entry> {
-        self.0.values_mut()
+        self.entries.values_mut()
     }
 
     pub fn keys(&self) -> Vec<RouteKey> {
-        self.0.keys().copied().collect()
+        self.entries.keys().copied().collect()
     }
 }

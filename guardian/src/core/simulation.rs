@@ -187,6 +187,7 @@ impl World {
             }
         }
         self.delivered = until;
+        self.check_counts();
         self.effects();
     }
 
@@ -239,6 +240,19 @@ impl World {
         self.actions.extend(actions);
         self.core.applied(results, sent, done);
         self.effects();
+    }
+
+    /// The counts that are kept are those that a look at everything gives.
+    fn check_counts(&self) {
+        for family in crate::model::Family::ALL {
+            let (mut protected, mut missing) = (0, 0);
+            for (_, entry) in self.core.rib.iter().filter(|(key, _)| key.family() == family) {
+                protected += entry.desired.len();
+                missing += entry.desired.iter().filter(|route| !entry.observed.contains(route)).count();
+            }
+            let counts = self.core.counts(family);
+            assert_eq!((counts.protected, counts.missing), (protected, missing), "{family}");
+        }
     }
 
     /// Everything delivered, every timer run out.
@@ -365,6 +379,7 @@ proptest! {
             prop_assert!(DESTINATIONS.contains(&&*action.route().key.dst.to_string()), "touched {:?}", action);
         }
         prop_assert!(world.core.missing().is_empty());
+        world.check_counts();
     }
 
     /// In observe mode nothing is ever written.

@@ -99,6 +99,7 @@ impl Core {
         for key in self.rib.keys() {
             let observed = held.remove(&key).unwrap_or_default();
             self.compare(now, key, observed, dump.started, dump.ended, &suspicions);
+            self.rib.recount(&key);
         }
         for (key, mut routes) in held {
             if !self.withdrawn.contains(&key) {
@@ -107,6 +108,7 @@ impl Core {
                 entry.told = dump.started;
                 routes.retain(|route| self.scope.covers(route, &self.links));
                 entry.desired = routes;
+                self.rib.recount(&key);
             }
         }
         self.synced = true;

@@ -64,15 +64,8 @@ impl Core {
     }
 
     /// The counts of one family.
-    pub fn counts(&self, family: Family) -> Counts {
-        let mut counts = Counts::default();
-        for (_, entry) in self.rib.iter().filter(|(key, _)| key.family() == family) {
-            counts.protected += entry.desired.len();
-            counts.missing += entry.desired.iter().filter(|r| !entry.observed.contains(r)).count();
-            let phase = entry.loss.as_deref().map(|loss| loss.phase);
-            counts.held += usize::from(matches!(phase, Some(Phase::Held(_) | Phase::Insisted(_))));
-        }
-        counts
+    pub const fn counts(&self, family: Family) -> Counts {
+        self.rib.counts(family)
     }
 
     /// All that is desired, by key.
@@ -129,6 +122,7 @@ impl Core {
                 self.forget_loss(key);
                 self.rib.remove(&key);
             }
+            self.rib.recount(&key);
         }
         self.classify_links();
         self.reread(super::flow::Reason::Operator);

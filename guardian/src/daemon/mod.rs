@@ -9,6 +9,7 @@ mod clock;
 mod edges;
 mod guard;
 mod lock;
+mod priority;
 mod record;
 mod settings;
 mod source;
@@ -54,6 +55,10 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the guard's runtime")?;
+    // After the edges have started: they are in no hurry.
+    if let Err(error) = priority::raise() {
+        log::warn!("on a busy node restores take longer: no priority for the guard thread ({error})");
+    }
     let result = runtime.block_on(async {
         let guard = guard::Guard::new(guard::Start { config, options, scope, owner, metrics, told, asks })?;
         guard.run().await
