@@ -26,6 +26,9 @@ use crate::model::{
 /// (`iproute_flush`), and would otherwise fight for 30 s.
 const INSISTENCE: Duration = Duration::from_millis(100);
 
+/// Nobody is waited for longer than this.
+const INSISTENCE_MAX: Duration = Duration::from_secs(2);
+
 /// Processes that are let finish at once; beyond it only damping holds back.
 const INSISTING: usize = 64;
 
@@ -55,6 +58,8 @@ pub struct Core {
     pub(super) settings: Settings,
     pub(super) scope: Scope,
     pub(super) links: Links,
+    /// When the kernel last told about a link, since the last dump began.
+    pub(super) link_told: HashMap<u32, Stamp>,
     /// Links that are known and not guarded, by ifindex.
     pub(super) outside_links: BTreeSet<u32>,
     pub(super) rib: Rib,
@@ -80,6 +85,7 @@ impl Core {
             settings,
             scope,
             links: Links::default(),
+            link_told: HashMap::new(),
             outside_links: BTreeSet::new(),
             rib: Rib::default(),
             ready: VecDeque::new(),
@@ -116,9 +122,14 @@ impl Core {
     fn notice(&mut self, now: Stamp, notice: Notice, who: &Who) {
         match notice {
             Notice::RouteSet { route, replaced, appended } => {
+                let key = route.key;
                 self.route_set(now, Arc::new(route), replaced, appended, who);
+                self.rib.recount(&key);
             }
-            Notice::RouteGone { route } => self.route_gone(now, &route, who),
+            Notice::RouteGone { route } => {
+                self.route_gone(now, &route, who);
+                self.rib.recount(&route.key);
+            }
             Notice::LinkSet { link } => self.link_set(link, who),
             Notice::LinkGone { link } => self.link_gone(link.index, who),
             Notice::AddressSet { address } => self.help(|route| {
@@ -261,6 +272,11 @@ impl Core {
                 Change::Deleted
             };
             self.lose(now, key, before, change, who.cause(), who);
+        } else if self.settings.mode == Mode::Restore
+            && entry.loss.as_deref().is_some_and(|loss| loss.phase == Phase::Left)
+        {
+            // What the kernel had made of our request is gone: another try.
+            self.admit(now, key);
         }
         self.settle_accounts(key);
     }
@@ -359,7 +375,9 @@ impl Core {
     fn wait_for(&mut self, now: Stamp, key: RouteKey, process: ProcessId) {
         let insistence = self.insisting.entry(process).or_default();
         insistence.keys.push(key);
-        insistence.until = now.after(INSISTENCE);
+        insistence.since = insistence.since.or(Some(now));
+        let latest = insistence.since.unwrap_or(now).after(INSISTENCE_MAX);
+        insistence.until = now.after(INSISTENCE).min(latest);
         self.set_phase(key, Phase::Insisted(process));
     }
 
@@ -502,6 +520,7 @@ impl Core {
 #[derive(Debug, Default)]
 pub(super) struct Insistence {
     pub keys: Vec<RouteKey>,
+    pub since: Option<Stamp>,
     pub until: Stamp,
 }
 

@@ -400,7 +400,7 @@ proptest! {
     ) {
         let settings = Settings::default();
         let r = route(DESTINATIONS[0], TUN);
-        let mut world = World::new(settings, &[r.clone()], false);
+        let mut world = World::new(settings, std::slice::from_ref(&r), false);
         let began = world.kernel.clock;
         for (n, pause) in pauses.iter().enumerate() {
             let pid = if new_process_each_time { 100 + n as u32 } else { 100 };
@@ -458,7 +458,7 @@ fn a_process_that_insists_is_let_finish() {
 #[test]
 fn a_process_alone_against_one_route_gets_the_burst_and_is_then_waited_for() {
     let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(Settings::default(), &[r.clone()], false);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
     let ip = someone(99, "/usr/sbin/ip");
     for _ in 0..20 {
         world.foreigner(r.clone(), &Ask::Delete, &ip);
@@ -491,7 +491,7 @@ fn what_somebody_adds_they_may_take_away() {
 #[test]
 fn an_unknown_loss_waits_for_the_settle_time() {
     let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(Settings::default(), &[r.clone()], false);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
     world.kernel.ask(r, &Ask::Delete, Verdict::Unknown, &Arc::new(Actor::Unknown));
     world.deliver(1);
     world.write(64, &mut |_| {}, &mut |_| {});
@@ -516,7 +516,7 @@ fn a_replace_by_nobody_known_is_taken_for_the_owners() {
 #[test]
 fn silent_losses_are_put_down_to_the_request_that_caused_them() {
     let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(Settings::default(), &[r.clone()], false);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
     // A link goes down; its IPv4 route goes without a word.
     world.kernel.held.clear();
     let at = world.kernel.tick();
@@ -553,7 +553,7 @@ fn alternatives_are_compared_as_lists() {
 #[test]
 fn a_withdrawal_around_our_own_write_is_found_out() {
     let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(patient(), &[r.clone()], false);
+    let mut world = World::new(patient(), std::slice::from_ref(&r), false);
     world.foreigner(r.clone(), &Ask::Delete, &someone(99, "/usr/sbin/ip"));
     world.deliver(1);
     world.owner(r.clone(), &Ask::Add);
@@ -561,4 +561,60 @@ fn a_withdrawal_around_our_own_write_is_found_out() {
     world.deliver(10);
     world.finish();
     assert!(world.kernel.held.is_empty(), "withdrawn");
+}
+
+#[test]
+fn what_is_announced_while_a_dump_is_read_keeps_its_author() {
+    let (a, b) = (route(DESTINATIONS[0], TUN), route(DESTINATIONS[1], 3));
+    let mut world = World::new(Settings::default(), &[a.clone(), b.clone()], false);
+    let who = someone(60, "/usr/sbin/ip");
+    // The dump reads the routes, then a link goes down with one of them, and only then is the dump fed.
+    let started = world.kernel.tick();
+    let routes: Vec<Route> = world.kernel.held.values().cloned().collect();
+    world.kernel.held.remove(&a.key);
+    let at = world.kernel.tick();
+    let link = crate::model::Link { flags: 0, ..link(TUN, "tun-a") };
+    let actor = Arc::clone(&who);
+    let input =
+        Input::Notice { at, notice: Notice::LinkSet { link }, port: 0, actor, verdict: Verdict::Foreign };
+    world.core.step(at, input);
+    let ended = world.kernel.tick();
+    world.core.step(ended, Input::Dump(Dump { started, ended, links: None, routes }));
+    world.effects();
+    world.write(10, &mut |_| {}, &mut |_| {});
+    let report = world.reports.last().expect("a report");
+    assert_eq!((report.cause, &report.actor), (crate::model::record::Cause::LinkDown, &who));
+}
+
+#[test]
+fn from_restore_to_observe_and_back() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
+    world.kernel.ask(r, &Ask::Delete, Verdict::Unknown, &Arc::new(Actor::Unknown));
+    world.deliver(1);
+    let now = Stamp(world.kernel.clock);
+    world.core.reconfigure(now, Settings { mode: Mode::Observe, ..Settings::default() }, scope());
+    world.finish();
+    assert!(world.actions.is_empty(), "observing writes nothing, whatever was under way");
+    let now = Stamp(world.kernel.clock);
+    world.core.reconfigure(now, Settings::default(), scope());
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 1, "what was missing meanwhile comes back");
+}
+
+#[test]
+fn another_route_of_the_same_destination_is_left_alone() {
+    let ours = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&ours), false);
+    let (mut theirs, who) = (route(DESTINATIONS[0], ETH), someone(70, "/usr/sbin/ip"));
+    theirs.protocol = 4;
+    for notice in [
+        Notice::RouteSet { route: theirs, replaced: false, appended: true },
+        Notice::RouteGone { route: ours.clone() },
+    ] {
+        let (at, actor) = (world.kernel.tick(), Arc::clone(&who));
+        world.core.step(at, Input::Notice { at, notice, port: 7, actor, verdict: Verdict::Foreign });
+    }
+    let actions = world.core.plan(Stamp(world.kernel.clock), 10);
+    assert_eq!(actions, [Action::Prepend(ours)], "before it, where it was, and not in its place");
 }

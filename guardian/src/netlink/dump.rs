@@ -186,7 +186,11 @@ impl Dumper {
         for _ in 0..=RETRIES {
             found.clear();
             let each = |frame: &Frame<'_>| -> Result<(), DumpError> {
-                let notice = decode(frame).map_err(|source| DumpError::Decode { what, source })?;
+                let notice = decode(frame).unwrap_or_else(|error| {
+                    // One odd object must not hide all others.
+                    log::warn!("one of the kernel's {what} cannot be read and is left out: {error}");
+                    None
+                });
                 found.extend(notice.and_then(&pick));
                 Ok(())
             };

@@ -142,6 +142,7 @@ fn batch(actions: &[Action]) -> (Vec<Result<Request, EncodeError>>, usize) {
         let request = match action {
             Action::Add(route) => Request::set(route, nl::NLM_F_CREATE | nl::NLM_F_EXCL),
             Action::Append(route) => Request::set(route, nl::NLM_F_CREATE | nl::NLM_F_APPEND),
+            Action::Prepend(route) => Request::set(route, nl::NLM_F_CREATE),
             Action::Replace(route) => Request::set(route, nl::NLM_F_REPLACE),
             Action::Remove(route) => Request::delete(route),
         };
