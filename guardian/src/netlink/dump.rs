@@ -5,14 +5,14 @@
 
 use std::{io, time::Duration};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressMessage,
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
     route::{RouteAttribute, RouteHeader, RouteMessage},
 };
-use netlink_sys::Socket;
+use rtnetlink::sys::Socket;
 
 use super::{
     decode::decode,
