@@ -7,11 +7,13 @@ mod rivals;
 
 pub use rivals::floor;
 
-use std::{fs, io::IsTerminal, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
+
+use crate::program::is_watched;
 
 /// What is measured.
 #[derive(Subcommand)]
@@ -68,7 +70,7 @@ fn machine() -> Value {
 
 /// Says how far it is, where somebody watches.
 fn progress(text: &str) {
-    if std::io::stderr().is_terminal() {
+    if is_watched(&std::io::stderr()) {
         eprint!("\r{text}\x1b[K");
     }
 }
