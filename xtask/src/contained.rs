@@ -151,3 +151,27 @@ pub fn private_mounts() -> Result<()> {
     ensure!(Path::new(DIR).is_dir(), "{DIR} is no folder");
     mount(c"tmpfs", c"/run", libc::MS_NOSUID | libc::MS_NODEV).context("cannot mount a tmpfs")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A guardian that is started with SIGTERM blocked would never end by it.
+    #[test]
+    fn what_is_started_inherits_no_blocked_signal() -> Result<()> {
+        block(&INTERRUPTS);
+        let blocked = || -> Result<String> {
+            let status = fs::read_to_string("/proc/thread-self/status")?;
+            let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+            Ok(line.context("no SigBlk")?.trim().to_owned())
+        };
+        assert_ne!(blocked()?, "0000000000000000", "the supervisor's");
+        die_with_parent()?;
+        assert_eq!(blocked()?, "0000000000000000");
+        let child = Command::new("grep").args(["SigBlk:", "/proc/self/status"]).output()?;
+        assert_eq!(String::from_utf8_lossy(&child.stdout).trim(), "SigBlk:\t0000000000000000");
+        Ok(())
+    }
+}

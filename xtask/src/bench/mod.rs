@@ -68,6 +68,11 @@ fn machine() -> Value {
     })
 }
 
+/// A word of [`machine`].
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
 /// Says how far it is, where somebody watches.
 fn progress(text: &str) {
     if is_watched(&std::io::stderr()) {

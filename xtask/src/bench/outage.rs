@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::{Output, figures::Figures, machine, progress, rivals::Rival};
+use super::{Output, figures::Figures, machine, progress, rivals::Rival, text};
 
 /// A restore that takes longer than this has not worked.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -89,8 +89,4 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
         shell / guardian
     );
     Ok(())
-}
-
-fn text<'a>(value: &'a serde_json::Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
 }
