@@ -1,6 +1,7 @@
 //! The route guardian, as a library for its binary and its tests.
 //!
-//! A folder a subject; arrows only point down: `model` < `core` < (`netlink`, `sensor`, `attribution`) <
+//! A folder a subject; arrows only point down: `model` < `core` < (`netlink`, `procfs`) <
+//! (`sensor`, `attribution`) <
 //! `surface` < `daemon` < `cli`.
 
 pub mod attribution;
@@ -10,5 +11,6 @@ pub mod core;
 pub mod daemon;
 pub mod model;
 pub mod netlink;
+pub mod procfs;
 pub mod sensor;
 pub mod surface;

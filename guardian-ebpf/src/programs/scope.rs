@@ -24,7 +24,7 @@ const RTA_NH_ID: u16 = 30;
 /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` taken away.
 const RTA_TYPE: u16 = 0x3fff;
 
-const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
 const RTM_F_CLONED: u32 = 0x200;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
@@ -96,7 +96,9 @@ pub(super) fn is_of_interest(ctx: &SkBuffContext, header: &Header) -> bool {
             // Two messages in one buffer: not seen in practice, and the daemon tells them apart.
             let several = ctx.len() > (header.len.wrapping_add(3) & !3);
             several
-                || header.flags & NLM_F_REPLACE != 0
+                // The kernel says EXCL where nothing of this key was there (`fib_table_insert`,
+                // `fib6_add_rt2node`). Anything else replaces or joins what is, and that may be guarded.
+                || (header.kind == NEW_ROUTE && header.flags & NLM_F_EXCL == 0)
                 || has_protocol(route.protocol)
                 || has_table(u32::from(route.table))
                 || attributes_in_scope(ctx, BODY + size_of::<RouteHeader>() as u32)

@@ -9,8 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::procfs;
-use crate::model::ProcessId;
+use crate::{model::ProcessId, procfs};
 
 /// Turns cgroup ids into paths, and remembers them.
 pub struct Cgroups {

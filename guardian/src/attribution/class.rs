@@ -3,8 +3,11 @@
 //! A label for people, taken from the name of the executable, and never a reason to obey: anyone can install
 //! a program under such a name. Whose a change is, is decided by [`super::OwnerRule`].
 
-use super::{cgroup::Placement, procfs::without_deleted};
-use crate::model::{Actor, ActorClass, Process};
+use super::cgroup::Placement;
+use crate::{
+    model::{Actor, ActorClass, Process},
+    procfs::without_deleted,
+};
 
 /// How a kind of actor is recognised.
 enum Sign {

@@ -10,7 +10,6 @@
 pub mod cgroup;
 pub mod class;
 pub mod owner;
-pub mod procfs;
 pub mod record;
 pub mod table;
 
@@ -20,7 +19,10 @@ pub use class::class_of;
 pub use owner::{OwnerError, OwnerRule};
 pub use record::actor_record;
 
-use crate::model::{Actor, Confidence, Process, ProcessId, record::ActorRecord};
+use crate::{
+    model::{Actor, Confidence, Process, ProcessId, record::ActorRecord},
+    procfs,
+};
 use cgroup::Cgroups;
 use table::ProcessTable;
 
@@ -184,7 +186,7 @@ impl Attribution {
 
     fn build(&mut self, task: &TaskFacts, sensor: &dyn Fn(u32) -> Option<Process>) -> Arc<Actor> {
         let ask = |wanted: ProcessId| {
-            let right = |process: &Process| table::same_run(process.id, wanted);
+            let right = |process: &Process| procfs::same_run(process.id, wanted);
             sensor(wanted.tgid).filter(right).or_else(|| procfs::read(wanted.tgid).filter(right))
         };
         let actor = if let Some(process) = self.table.subject(task, &ask) {

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use glob::Pattern;
 
-use super::procfs::without_deleted;
-use crate::model::{Actor, Process};
+use crate::{
+    model::{Actor, Process},
+    procfs::without_deleted,
+};
 
 /// Who may change the scope: a process whose executable or whose cgroup is the owner's.
 ///

@@ -6,18 +6,10 @@ use std::{
 };
 
 use super::{Comm, TaskFacts, comm_text};
-use crate::model::{Actor, Confidence, Process, ProcessId};
-
-/// The resolution of start times in /proc: `USER_HZ` is 100 on every architecture that Linux still runs on,
-/// and the kernel truncates (`nsec_to_clock_t`).
-pub const TICK_NS: u64 = 10_000_000;
-
-/// Whether both are the same run of a pid, as far as can be told: start times are compared in ticks,
-/// because /proc knows no better, and a start time of 0 is one that is not known. Two runs of one pid
-/// within a tick would need the whole pid space to be used up in it.
-pub const fn same_run(a: ProcessId, b: ProcessId) -> bool {
-    a.tgid == b.tgid && (a.start_ns == 0 || b.start_ns == 0 || a.start_ns / TICK_NS == b.start_ns / TICK_NS)
-}
+use crate::{
+    model::{Actor, Confidence, Process, ProcessId},
+    procfs::{TICK_NS, same_run},
+};
 
 /// Whether `a` started before `b`, by more than a tick.
 const fn started_before(a: ProcessId, b: ProcessId) -> bool {

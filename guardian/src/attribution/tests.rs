@@ -141,7 +141,7 @@ fn a_sensor_that_answers_for_an_earlier_run_is_not_believed() {
     let facts = TaskFacts { id: own.id, uid: own.uid, ..task(7) };
     let stale = |tgid| {
         (tgid == own.id.tgid).then(|| Process {
-            id: ProcessId { start_ns: own.id.start_ns - 5 * table::TICK_NS, ..own.id },
+            id: ProcessId { start_ns: own.id.start_ns - 5 * procfs::TICK_NS, ..own.id },
             exe: Some("/usr/local/bin/kube-router".to_owned()),
             ..process(7, 1)
         })

@@ -7,15 +7,14 @@ use super::{
     machine::{Core, Who},
     suspicion::Subject,
 };
-use crate::model::{Link, record::Cause};
+use crate::model::{Link, Stamp, record::Cause};
 
 impl Core {
     pub(super) fn link_set(&mut self, link: Link, who: &Who) {
         let index = link.index;
         let up = link.is_up();
-        let guarded = self.scope.covers_link(&link.name);
-        if self.set_outside(index, !guarded) && guarded {
-            // It was given another name: what it carries was not looked at so far.
+        self.link_told.insert(index, who.at);
+        if self.classify(&link) {
             self.reread(Reason::Silent);
         }
         let before = self.links.set(link);
@@ -28,12 +27,43 @@ impl Core {
 
     pub(super) fn link_gone(&mut self, index: u32, who: &Who) {
         self.links.remove(index);
+        self.link_told.insert(index, who.at);
         // Another link may get its ifindex.
         self.set_outside(index, false);
         self.suspect(Subject::Link(index), Cause::LinkRemoved, who);
     }
 
-    /// Decides anew about all links, after these or the scope were replaced.
+    /// Decides whether a link is out of scope; whether its routes have to be looked at because it is no longer.
+    ///
+    /// A link that was guarded stays so under another name: that it was given one is no reason to stop looking
+    /// after what it carries.
+    fn classify(&mut self, link: &Link) -> bool {
+        let known = self.links.get(link.index).is_some();
+        let guarded =
+            self.scope.covers_link(&link.name) || (known && !self.outside_links.contains(&link.index));
+        self.set_outside(link.index, !guarded) && guarded
+    }
+
+    /// Takes over the links of a dump, but for what was announced since it began.
+    pub(super) fn links_dumped(&mut self, links: Vec<Link>, started: Stamp) {
+        let newer = |core: &Self, index: u32| core.link_told.get(&index).is_some_and(|told| *told >= started);
+        let there: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
+        let gone: Vec<u32> =
+            self.links.iter().map(|link| link.index).filter(|i| !there.contains(i)).collect();
+        for index in gone.into_iter().filter(|&index| !newer(self, index)).collect::<Vec<_>>() {
+            self.links.remove(index);
+            self.set_outside(index, false);
+        }
+        for link in links {
+            if !newer(self, link.index) {
+                self.classify(&link);
+                self.links.set(link);
+            }
+        }
+        self.link_told.retain(|_, told| *told >= started);
+    }
+
+    /// Decides anew about all links, after the scope was replaced.
     pub(super) fn classify_links(&mut self) {
         let unguarded = self.links.iter().filter(|link| !self.scope.covers_link(&link.name));
         let outside: BTreeSet<u32> = unguarded.map(|link| link.index).collect();
@@ -100,7 +130,7 @@ mod tests {
         set(&mut core, 7, "veth7");
         let inside = Effect::Link { index: 7, outside: false };
         assert_eq!(set(&mut core, 7, "tun-a"), [inside, Effect::Reread(Reason::Silent)]);
-        assert_eq!(set(&mut core, 7, "veth7"), [Effect::Link { index: 7, outside: true }]);
+        assert_eq!(set(&mut core, 7, "veth7"), [], "what was guarded stays so under another name");
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::{
 
 use super::{
     alternatives::{Alternatives, Removal},
-    damping::{Culprit, Damping},
-    flow::{Effect, Input, Reason, Report},
+    damping::Damping,
+    flow::{Effect, Input, Reason},
     incident::Incidents,
+    losses::Insistence,
     plan::Action,
-    rib::{Loss, Phase, Rib},
+    rib::{Phase, Rib},
     scope::Scope,
     suspicion::{Subject, Suspicion},
 };
@@ -20,14 +21,6 @@ use crate::model::{
     Actor, Links, Mode, Notice, ProcessId, Route, RouteKey, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
-
-/// A process that undoes a restore within this time insists: it is let finish first, which it has when it
-/// ends or when it lets as much time pass. `ip route flush` repeats itself until nothing is left
-/// (`iproute_flush`), and would otherwise fight for 30 s.
-const INSISTENCE: Duration = Duration::from_millis(100);
-
-/// Processes that are let finish at once; beyond it only damping holds back.
-const INSISTING: usize = 64;
 
 /// Withdrawn destinations that are remembered.
 const WITHDRAWN: usize = 16_384;
@@ -55,6 +48,8 @@ pub struct Core {
     pub(super) settings: Settings,
     pub(super) scope: Scope,
     pub(super) links: Links,
+    /// When the kernel last told about a link, since the last dump began.
+    pub(super) link_told: HashMap<u32, Stamp>,
     /// Links that are known and not guarded, by ifindex.
     pub(super) outside_links: BTreeSet<u32>,
     pub(super) rib: Rib,
@@ -69,8 +64,8 @@ pub struct Core {
     pub(super) in_flight: Vec<(RouteKey, Action)>,
     pub(super) effects: Vec<Effect>,
     pub(super) synced: bool,
-    incidents: Incidents,
-    seq: u64,
+    pub(super) incidents: Incidents,
+    pub(super) seq: u64,
 }
 
 impl Core {
@@ -80,6 +75,7 @@ impl Core {
             settings,
             scope,
             links: Links::default(),
+            link_told: HashMap::new(),
             outside_links: BTreeSet::new(),
             rib: Rib::default(),
             ready: VecDeque::new(),
@@ -116,9 +112,14 @@ impl Core {
     fn notice(&mut self, now: Stamp, notice: Notice, who: &Who) {
         match notice {
             Notice::RouteSet { route, replaced, appended } => {
+                let key = route.key;
                 self.route_set(now, Arc::new(route), replaced, appended, who);
+                self.rib.recount(&key);
             }
-            Notice::RouteGone { route } => self.route_gone(now, &route, who),
+            Notice::RouteGone { route } => {
+                self.route_gone(now, &route, who);
+                self.rib.recount(&route.key);
+            }
             Notice::LinkSet { link } => self.link_set(link, who),
             Notice::LinkGone { link } => self.link_gone(link.index, who),
             Notice::AddressSet { address } => self.help(|route| {
@@ -261,6 +262,11 @@ impl Core {
                 Change::Deleted
             };
             self.lose(now, key, before, change, who.cause(), who);
+        } else if self.settings.mode == Mode::Restore
+            && entry.loss.as_deref().is_some_and(|loss| loss.phase == Phase::Left)
+        {
+            // What the kernel had made of our request is gone: another try.
+            self.admit(now, key);
         }
         self.settle_accounts(key);
     }
@@ -288,221 +294,6 @@ impl Core {
             self.ready.push_back(key);
         }
     }
-
-    /// A guarded route is gone or is not what it was, and its owner did not do it.
-    pub(super) fn lose(
-        &mut self,
-        now: Stamp,
-        key: RouteKey,
-        route: Arc<Route>,
-        change: Change,
-        cause: Cause,
-        who: &Who,
-    ) {
-        let pending = self.rib.get(&key).and_then(|entry| entry.loss.as_deref());
-        if pending.is_some_and(|loss| loss.phase != Phase::Left) {
-            return;
-        }
-        self.forget_loss(key);
-        let seq = self.next_seq();
-        let incident = self.incidents.of(&who.actor, who.at, seq);
-        let loss = Loss {
-            seq,
-            incident,
-            at: who.at,
-            detected: now,
-            route,
-            change,
-            cause,
-            actor: Arc::clone(&who.actor),
-            verdict: who.verdict,
-            phase: Phase::Left,
-            silent: who.port == 0,
-            attempts: 0,
-            reported: false,
-            error: None,
-        };
-        let Some(entry) = self.rib.get_mut(&key) else { return };
-        entry.loss = Some(Box::new(loss));
-        if self.settings.mode == Mode::Observe {
-            self.report(key, Outcome::Observed, None);
-        } else if who.verdict == Verdict::Unknown {
-            self.set_phase(key, Phase::Settling(who.at.after(self.settings.settle)));
-        } else if let Some(process) = self.insister(key, who) {
-            self.wait_for(now, key, process);
-        } else {
-            self.admit(now, key);
-        }
-    }
-
-    /// The process behind a loss, if it has undone as many restores in a row as anybody gets before damping.
-    fn insister(&mut self, key: RouteKey, who: &Who) -> Option<ProcessId> {
-        let process = who.process()?;
-        if self.insisting.contains_key(&process) {
-            return Some(process);
-        }
-        let damping = self.settings.damping;
-        let account = self.rib.get_mut(&key)?.account(&Culprit::from(&*who.actor), &damping, who.at);
-        if !account.insists(who.at, process, INSISTENCE) {
-            return None;
-        }
-        if self.undone.len() > INSISTING {
-            self.undone.retain(|_, (_, at)| who.at.since(*at) < INSISTENCE);
-        }
-        let (times, last) = self.undone.entry(process).or_default();
-        *times = if who.at.since(*last) < INSISTENCE { times.saturating_add(1) } else { 1 };
-        *last = who.at;
-        (*times > damping.burst && self.insisting.len() < INSISTING).then_some(process)
-    }
-
-    /// Holds a loss until the process has finished.
-    fn wait_for(&mut self, now: Stamp, key: RouteKey, process: ProcessId) {
-        let insistence = self.insisting.entry(process).or_default();
-        insistence.keys.push(key);
-        insistence.until = now.after(INSISTENCE);
-        self.set_phase(key, Phase::Insisted(process));
-    }
-
-    /// Lets a loss through to the executor if its account allows, else holds it.
-    pub(super) fn admit(&mut self, now: Stamp, key: RouteKey) {
-        let damping = self.settings.damping;
-        let Some(entry) = self.rib.get_mut(&key) else { return };
-        let Some(loss) = entry.loss.as_deref() else { return };
-        let culprit = Culprit::from(&*loss.actor);
-        let (at, process) = (loss.at, loss.actor.process().map(|process| process.id));
-        let first = !matches!(loss.phase, Phase::Insisted(_));
-        let account = entry.account(&culprit, &damping, now);
-        // Has one process used up the budget by itself, its end comes before the end of the hold.
-        let alone = process.filter(|&p| first && account.insists(at, p, INSISTENCE));
-        match (account.draw(&damping, now, &key), alone) {
-            (Ok(()), _) => self.set_phase(key, Phase::Ready),
-            (Err(_), Some(process)) if self.insisting.len() < INSISTING => self.wait_for(now, key, process),
-            (Err(until), _) => {
-                self.set_phase(key, Phase::Held(until));
-                self.effects.push(Effect::Damped(true));
-                self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
-            }
-        }
-    }
-
-    /// Moves a loss to another phase, with its timer and its place in the queues.
-    pub(super) fn set_phase(&mut self, key: RouteKey, phase: Phase) {
-        let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
-        let before = std::mem::replace(&mut loss.phase, phase);
-        self.leave_phase(key, before);
-        self.rib.recount(&key);
-        if let Some(at) = phase.deadline() {
-            self.timers.insert((at, key));
-        }
-        match phase {
-            Phase::Ready => self.ready.push_back(key),
-            Phase::Waiting { .. } => {
-                self.waiting.insert(key);
-            }
-            _ => {}
-        }
-    }
-
-    fn leave_phase(&mut self, key: RouteKey, phase: Phase) {
-        if let Some(at) = phase.deadline() {
-            self.timers.remove(&(at, key));
-        }
-        match phase {
-            Phase::Waiting { .. } => {
-                self.waiting.remove(&key);
-            }
-            Phase::Held(_) => self.effects.push(Effect::Damped(false)),
-            _ => {}
-        }
-    }
-
-    /// Drops a loss without a word.
-    pub(super) fn forget_loss(&mut self, key: RouteKey) -> Option<Box<Loss>> {
-        let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.take())?;
-        self.leave_phase(key, loss.phase);
-        self.rib.recount(&key);
-        Some(loss)
-    }
-
-    /// Ends a loss, if there is one and all is there again; tells so.
-    pub(super) fn resolve(&mut self, key: RouteKey, outcome: Outcome, at: Stamp) -> bool {
-        if !self.rib.get(&key).is_some_and(super::rib::Entry::is_whole) {
-            return false;
-        }
-        let Some(mut loss) = self.forget_loss(key) else { return false };
-        loss.error = None;
-        self.effects.push(Effect::Report(Box::new(report_of(&loss, loss.reported, outcome, Some(at)))));
-        true
-    }
-
-    /// Tells how a loss stands, once per text.
-    pub(super) fn report(&mut self, key: RouteKey, outcome: Outcome, error: Option<String>) {
-        let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
-        if loss.reported && loss.error == error {
-            return;
-        }
-        let again = std::mem::replace(&mut loss.reported, true);
-        loss.error = error;
-        let report = report_of(loss, again, outcome, None);
-        self.effects.push(Effect::Report(Box::new(report)));
-    }
-
-    pub(super) fn tell_allowed(
-        &mut self,
-        now: Stamp,
-        route: &Arc<Route>,
-        change: Change,
-        cause: Cause,
-        who: &Who,
-    ) {
-        self.tell(now, route, change, cause, who, Outcome::Allowed);
-    }
-
-    fn tell(
-        &mut self,
-        now: Stamp,
-        route: &Arc<Route>,
-        change: Change,
-        cause: Cause,
-        who: &Who,
-        outcome: Outcome,
-    ) {
-        let seq = self.next_seq();
-        let report = Report {
-            seq,
-            again: false,
-            incident: self.incidents.of(&who.actor, who.at, seq),
-            at: who.at,
-            detected: now,
-            route: Arc::clone(route),
-            change,
-            cause,
-            actor: Arc::clone(&who.actor),
-            verdict: who.verdict,
-            outcome,
-            restored: None,
-            error: None,
-        };
-        self.effects.push(Effect::Report(Box::new(report)));
-    }
-
-    pub(super) fn reread(&mut self, reason: Reason) {
-        if !self.effects.contains(&Effect::Reread(reason)) {
-            self.effects.push(Effect::Reread(reason));
-        }
-    }
-
-    const fn next_seq(&mut self) -> u64 {
-        self.seq += 1;
-        self.seq
-    }
-}
-
-/// What a process that insists has taken, and when it is taken to have finished, if it does not end before.
-#[derive(Debug, Default)]
-pub(super) struct Insistence {
-    pub keys: Vec<RouteKey>,
-    pub until: Stamp,
 }
 
 /// Who made a change, and when.
@@ -516,33 +307,15 @@ pub(super) struct Who {
 
 impl Who {
     /// The process of a change that is neither the owner's nor unknown.
-    fn process(&self) -> Option<ProcessId> {
+    pub fn process(&self) -> Option<ProcessId> {
         self.actor.process().map(|process| process.id)
     }
 
-    fn cause(&self) -> Cause {
+    pub fn cause(&self) -> Cause {
         match self.verdict {
             Verdict::Kernel => Cause::Kernel,
             _ => Cause::Request,
         }
-    }
-}
-
-fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>) -> Report {
-    Report {
-        seq: loss.seq,
-        again,
-        incident: loss.incident,
-        at: loss.at,
-        detected: loss.detected,
-        route: Arc::clone(&loss.route),
-        change: loss.change,
-        cause: loss.cause,
-        actor: Arc::clone(&loss.actor),
-        verdict: loss.verdict,
-        outcome,
-        restored,
-        error: loss.error.clone(),
     }
 }
 

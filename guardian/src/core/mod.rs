@@ -8,10 +8,13 @@ mod damping;
 mod flow;
 mod incident;
 mod links;
+mod losses;
 mod machine;
 pub mod plan;
 mod restore;
 mod rib;
+#[cfg(test)]
+mod scenarios;
 mod scope;
 #[cfg(test)]
 mod simulation;

@@ -10,6 +10,8 @@ pub enum Action {
     Add(Route),
     /// Put a missing route back beside others of the same key: `NLM_F_CREATE | NLM_F_APPEND`.
     Append(Route),
+    /// Put a missing IPv4 route back before others of the same key, where it was: `NLM_F_CREATE` alone.
+    Prepend(Route),
     /// Undo a replace: `NLM_F_REPLACE` alone, so that what the owner has withdrawn meanwhile is not
     /// created again.
     Replace(Route),
@@ -21,15 +23,20 @@ impl Action {
     /// The route it is about.
     pub const fn route(&self) -> &Route {
         match self {
-            Self::Add(route) | Self::Append(route) | Self::Replace(route) | Self::Remove(route) => route,
+            Self::Add(route)
+            | Self::Append(route)
+            | Self::Prepend(route)
+            | Self::Replace(route)
+            | Self::Remove(route) => route,
         }
     }
 
-    /// The word for people: `add`, `append`, `replace`, `remove`.
+    /// The word for people: `add`, `append`, `prepend`, `replace`, `remove`.
     pub const fn verb(&self) -> &'static str {
         match self {
             Self::Add(_) => "add",
             Self::Append(_) => "append",
+            Self::Prepend(_) => "prepend",
             Self::Replace(_) => "replace",
             Self::Remove(_) => "remove",
         }

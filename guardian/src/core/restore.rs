@@ -1,6 +1,6 @@
 //! Plans: what to write now, what came of it, what is tried again when.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     damping::Culprit,
@@ -34,6 +34,9 @@ impl Core {
     /// What came of them goes to [`Core::applied`] before anything else is fed.
     pub fn plan(&mut self, now: Stamp, max: usize) -> Vec<Action> {
         self.tick(now);
+        if self.settings.mode == Mode::Observe {
+            self.ready.clear();
+        }
         let mut batch = Vec::new();
         while batch.len() < max
             && let Some(key) = self.ready.pop_front()
@@ -89,7 +92,9 @@ impl Core {
                 self.settle_accounts(key);
             }
             Applied::Verified => {
-                entry.observed.set(action.route().clone().into(), replaced, appended);
+                let route = Arc::new(action.route().clone());
+                entry.observed.set(Arc::clone(&route), replaced, appended);
+                entry.ours = Some(route);
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 if let Some(loss) = entry.loss.as_deref() {

@@ -95,6 +95,8 @@ pub struct Entry {
     pub told: Stamp,
     /// When we last wrote it.
     pub wrote: Option<Wrote>,
+    /// What we last put back.
+    pub ours: Option<Arc<Route>>,
     /// What we put back after its owner had withdrawn it: to be taken away again.
     pub surplus: Option<Arc<Route>>,
     /// Whether the owner's last word and our last write cannot be told apart in time: a dump decides.
@@ -130,9 +132,14 @@ impl Entry {
         let same_group = route.family() == Family::Inet6
             && super::alternatives::is_multipath_capable(&route)
             && self.observed.iter().any(|r| super::alternatives::is_multipath_capable(r));
+        let first = |routes: &Alternatives| routes.iter().next().map(Arc::clone);
+        let was_first = first(&self.desired).is_some_and(|first| first.same(&route));
+        let is_usurped = first(&self.observed).is_some_and(|first| !self.desired.contains(&first));
         // A multipath route that lost legs is written whole; what stands beside others goes beside them.
-        if same_group || (replaced && !others_stand) {
+        if same_group || (replaced && (!others_stand || (was_first && is_usurped))) {
             Some(Action::Replace(route))
+        } else if was_first && route.family() == Family::Inet {
+            Some(Action::Prepend(route))
         } else {
             Some(Action::Append(route))
         }
@@ -158,7 +165,10 @@ impl Entry {
         Counts {
             protected: self.desired.len(),
             missing: self.desired.iter().filter(|route| !self.observed.contains(route)).count(),
-            held: usize::from(matches!(phase, Some(Phase::Held(_) | Phase::Insisted(_)))),
+            held: usize::from(matches!(
+                phase,
+                Some(Phase::Held(_) | Phase::Insisted(_) | Phase::Waiting { .. })
+            )),
         }
     }
 

@@ -7,7 +7,7 @@ use glob::Pattern;
 use crate::model::{Family, Links, Prefix, Route, route::rt};
 
 /// The scope: what a profile and the configuration choose, compiled.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Globs on interface names: routes that leave by such a link are guarded.
     pub links: Vec<Pattern>,

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
-    alternatives::Alternatives,
     flow::{Dump, Effect, Input},
     machine::{Core, Settings},
     plan::{Action, Applied},
@@ -13,16 +12,15 @@ use super::{
     testing::{link, route},
 };
 use crate::model::{
-    Actor, Confidence, Links, Mode, Notice, Process, ProcessId, Route, RouteKey, Stamp,
-    record::{Outcome, Verdict},
+    Actor, Confidence, Links, Mode, Notice, Process, ProcessId, Route, RouteKey, Stamp, record::Verdict,
 };
 
-const TUN: u32 = 2;
-const ETH: u32 = 1;
+pub(super) const TUN: u32 = 2;
+pub(super) const ETH: u32 = 1;
 /// The link that only the foreigner's routes leave by.
 const FOREIGN: u32 = 4;
 
-fn scope() -> Scope {
+pub(super) fn scope() -> Scope {
     Scope { links: vec![glob::Pattern::new("tun-*").unwrap()], protocols: [17].into(), ..Scope::default() }
 }
 
@@ -30,7 +28,7 @@ fn links() -> Vec<crate::model::Link> {
     vec![link(ETH, "eth0"), link(TUN, "tun-a"), link(3, "tun-b"), link(FOREIGN, "tun-c")]
 }
 
-fn someone(pid: u32, exe: &str) -> Arc<Actor> {
+pub(super) fn someone(pid: u32, exe: &str) -> Arc<Actor> {
     let process = Process {
         id: ProcessId { tgid: pid, start_ns: u64::from(pid) },
         parent: None,
@@ -52,7 +50,7 @@ fn someone(pid: u32, exe: &str) -> Arc<Actor> {
 
 /// What a party may ask of the model kernel.
 #[derive(Clone, Debug)]
-enum Ask {
+pub(super) enum Ask {
     Add,
     Replace(u32),
     Delete,
@@ -60,21 +58,21 @@ enum Ask {
 
 /// The kernel, reduced to one route a key, with its announcements.
 #[derive(Default)]
-struct Kernel {
-    clock: u64,
-    held: BTreeMap<RouteKey, Route>,
-    announced: Vec<(Stamp, Notice, Verdict, Arc<Actor>)>,
+pub(super) struct Kernel {
+    pub clock: u64,
+    pub held: BTreeMap<RouteKey, Route>,
+    pub announced: Vec<(Stamp, Notice, Verdict, Arc<Actor>)>,
 }
 
 impl Kernel {
-    fn tick(&mut self) -> Stamp {
+    pub fn tick(&mut self) -> Stamp {
         self.clock += 1000;
         Stamp(self.clock)
     }
 
     /// A request by somebody else; announced, and `true`, where it changes anything. The kernel keeps silent
     /// about a request for what is there already (`fib_table_insert`), so nobody can know of it.
-    fn ask(&mut self, route: Route, ask: &Ask, verdict: Verdict, actor: &Arc<Actor>) -> bool {
+    pub fn ask(&mut self, route: Route, ask: &Ask, verdict: Verdict, actor: &Arc<Actor>) -> bool {
         let at = self.tick();
         let key = route.key;
         let notice = match ask {
@@ -121,21 +119,21 @@ impl Kernel {
 }
 
 /// Core and kernel side by side.
-struct World {
-    kernel: Kernel,
-    core: Core,
+pub(super) struct World {
+    pub kernel: Kernel,
+    pub core: Core,
     delivered: usize,
     twice: bool,
     /// What the owner's last word makes of each key.
     wanted: BTreeMap<RouteKey, Route>,
     owner: Arc<Actor>,
-    actions: Vec<Action>,
-    reports: Vec<super::Report>,
+    pub actions: Vec<Action>,
+    pub reports: Vec<super::Report>,
     rereads: u32,
 }
 
 impl World {
-    fn new(settings: Settings, initial: &[Route], twice: bool) -> Self {
+    pub fn new(settings: Settings, initial: &[Route], twice: bool) -> Self {
         let mut kernel = Kernel::default();
         for r in initial {
             kernel.held.insert(r.key, r.clone());
@@ -162,7 +160,7 @@ impl World {
         world
     }
 
-    fn owner(&mut self, route: Route, ask: &Ask) {
+    pub fn owner(&mut self, route: Route, ask: &Ask) {
         let owner = Arc::clone(&self.owner);
         if self.kernel.ask(route.clone(), ask, Verdict::Owner, &owner) {
             match ask {
@@ -172,11 +170,11 @@ impl World {
         }
     }
 
-    fn foreigner(&mut self, route: Route, ask: &Ask, who: &Arc<Actor>) {
+    pub fn foreigner(&mut self, route: Route, ask: &Ask, who: &Arc<Actor>) {
         self.kernel.ask(route, ask, Verdict::Foreign, who);
     }
 
-    fn deliver(&mut self, count: usize) {
+    pub fn deliver(&mut self, count: usize) {
         let until = (self.delivered + count).min(self.kernel.announced.len());
         for index in self.delivered..until {
             let (at, notice, verdict, actor) = self.kernel.announced[index].clone();
@@ -191,7 +189,7 @@ impl World {
         self.effects();
     }
 
-    fn effects(&mut self) {
+    pub fn effects(&mut self) {
         let effects: Vec<Effect> = self.core.effects().collect();
         let mut reread = false;
         for effect in effects {
@@ -208,7 +206,7 @@ impl World {
     }
 
     /// Subscribe, dump, replay: what was announced before the dump's end is fed before it.
-    fn reread(&mut self) {
+    pub fn reread(&mut self) {
         let started = self.kernel.tick();
         let routes = self.kernel.held.values().cloned().collect();
         let ended = self.kernel.tick();
@@ -227,7 +225,7 @@ impl World {
     }
 
     /// One round of the executor; `meanwhile` happens between request and answer.
-    fn write(&mut self, max: usize, before: &mut dyn FnMut(&mut Self), after: &mut dyn FnMut(&mut Self)) {
+    pub fn write(&mut self, max: usize, before: &mut dyn FnMut(&mut Self), after: &mut dyn FnMut(&mut Self)) {
         let actions = self.core.plan(Stamp(self.kernel.clock), max);
         if actions.is_empty() {
             return;
@@ -256,7 +254,7 @@ impl World {
     }
 
     /// Everything delivered, every timer run out.
-    fn finish(&mut self) {
+    pub fn finish(&mut self) {
         for _ in 0..10_000 {
             self.deliver(usize::MAX / 2);
             if self.core.has_work() {
@@ -272,7 +270,7 @@ impl World {
     }
 }
 
-const DESTINATIONS: [&str; 4] = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "fd00:1::/64"];
+pub(super) const DESTINATIONS: [&str; 4] = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "fd00:1::/64"];
 
 #[derive(Clone, Debug)]
 enum Move {
@@ -318,7 +316,7 @@ fn outside(index: usize) -> Route {
     r
 }
 
-fn patient() -> Settings {
+pub(super) fn patient() -> Settings {
     // The oracle knows nothing of damping.
     Settings { damping: super::Damping { burst: 10_000, ..Default::default() }, ..Default::default() }
 }
@@ -400,7 +398,7 @@ proptest! {
     ) {
         let settings = Settings::default();
         let r = route(DESTINATIONS[0], TUN);
-        let mut world = World::new(settings, &[r.clone()], false);
+        let mut world = World::new(settings, std::slice::from_ref(&r), false);
         let began = world.kernel.clock;
         for (n, pause) in pauses.iter().enumerate() {
             let pid = if new_process_each_time { 100 + n as u32 } else { 100 };
@@ -421,144 +419,4 @@ proptest! {
         world.finish();
         prop_assert_eq!(world.kernel.held.get(&r.key), Some(&r));
     }
-}
-
-#[test]
-fn equal_states_need_no_plan() {
-    let start: Vec<Route> = (0..4).map(|i| route(DESTINATIONS[i], TUN)).collect();
-    let mut world = World::new(Settings::default(), &start, false);
-    world.reread();
-    assert!(world.core.plan(Stamp(u64::MAX), 100).is_empty());
-    assert_eq!(world.core.desired().len(), 4);
-    assert!(world.reports.is_empty());
-}
-
-#[test]
-fn a_process_that_insists_is_let_finish() {
-    // `ip route flush` looks again after its first round and deletes what has come back.
-    let start: Vec<Route> = (0..3).map(|i| route(DESTINATIONS[i], TUN)).collect();
-    let mut world = World::new(Settings::default(), &start, false);
-    let ip = someone(99, "/usr/sbin/ip");
-    for _ in 0..10 {
-        for r in &start {
-            world.foreigner(r.clone(), &Ask::Delete, &ip);
-        }
-        world.deliver(10);
-        world.write(64, &mut |_| {}, &mut |_| {});
-    }
-    // Three times three would be; five of the six that were undone came back.
-    assert_eq!(world.actions.len(), 3 + 5, "{:?}", world.actions);
-    assert!(world.kernel.held.is_empty());
-    world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: 99, start_ns: 99 }));
-    world.write(64, &mut |_| {}, &mut |_| {});
-    assert_eq!(world.kernel.held.len(), 3);
-    assert!(world.reports.iter().all(|report| report.outcome == Outcome::Restored));
-}
-
-#[test]
-fn a_process_alone_against_one_route_gets_the_burst_and_is_then_waited_for() {
-    let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(Settings::default(), &[r.clone()], false);
-    let ip = someone(99, "/usr/sbin/ip");
-    for _ in 0..20 {
-        world.foreigner(r.clone(), &Ask::Delete, &ip);
-        world.deliver(1);
-        world.write(64, &mut |_| {}, &mut |_| {});
-    }
-    assert_eq!(world.actions.len(), 5, "the burst");
-    world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: 99, start_ns: 99 }));
-    world.write(64, &mut |_| {}, &mut |_| {});
-    assert_eq!(world.kernel.held.len(), 1, "back as soon as it had ended");
-}
-
-#[test]
-fn what_somebody_adds_they_may_take_away() {
-    let mut world = World::new(Settings::default(), &[], false);
-    let (daemon, other) = (someone(50, "/usr/sbin/daemon"), someone(51, "/usr/sbin/ip"));
-    let r = route(DESTINATIONS[0], TUN);
-    world.foreigner(r.clone(), &Ask::Add, &daemon);
-    world.foreigner(r.clone(), &Ask::Delete, &daemon);
-    world.finish();
-    assert!(world.actions.is_empty() && world.kernel.held.is_empty());
-
-    world.foreigner(r.clone(), &Ask::Add, &daemon);
-    world.deliver(1);
-    world.foreigner(r, &Ask::Delete, &other);
-    world.finish();
-    assert_eq!(world.kernel.held.len(), 1, "guarded against others");
-}
-
-#[test]
-fn an_unknown_loss_waits_for_the_settle_time() {
-    let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(Settings::default(), &[r.clone()], false);
-    world.kernel.ask(r, &Ask::Delete, Verdict::Unknown, &Arc::new(Actor::Unknown));
-    world.deliver(1);
-    world.write(64, &mut |_| {}, &mut |_| {});
-    assert!(world.actions.is_empty());
-    let deadline = world.core.deadline().expect("a timer");
-    assert_eq!(deadline.since(Stamp(world.kernel.announced[0].0.0)), Settings::default().settle);
-    world.finish();
-    assert_eq!(world.kernel.held.len(), 1);
-}
-
-#[test]
-fn a_replace_by_nobody_known_is_taken_for_the_owners() {
-    let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(Settings::default(), &[r], false);
-    let other = route(DESTINATIONS[0], 3);
-    world.kernel.ask(other.clone(), &Ask::Replace(3), Verdict::Unknown, &Arc::new(Actor::Unknown));
-    world.finish();
-    assert!(world.actions.is_empty());
-    assert_eq!(world.core.desired(), vec![Arc::new(other)]);
-}
-
-#[test]
-fn silent_losses_are_put_down_to_the_request_that_caused_them() {
-    let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(Settings::default(), &[r.clone()], false);
-    // A link goes down; its IPv4 route goes without a word.
-    world.kernel.held.clear();
-    let at = world.kernel.tick();
-    let mut down = link(TUN, "tun-a");
-    down.flags = 0;
-    let who = someone(60, "/usr/sbin/ip");
-    world.kernel.announced.push((at, Notice::LinkSet { link: down }, Verdict::Foreign, Arc::clone(&who)));
-    world.deliver(1);
-    let actions = world.core.plan(Stamp(world.kernel.clock), 10);
-    assert_eq!(actions, vec![Action::Add(r)]);
-    let refused = Applied::Refused { errno: 100, message: None };
-    world.core.applied(vec![refused], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
-    world.effects();
-    let report = world.reports.last().expect("a report");
-    assert_eq!(report.cause, crate::model::record::Cause::LinkDown);
-    assert_eq!(report.actor, who);
-    assert_eq!(report.outcome, Outcome::Held);
-    assert!(report.error.as_deref().is_some_and(|e| e.contains("Network is down")));
-
-    // When the link is up again, it is tried at once.
-    let at = world.kernel.tick();
-    world.kernel.announced.push((at, Notice::LinkSet { link: link(TUN, "tun-a") }, Verdict::Foreign, who));
-    world.deliver(1);
-    world.write(10, &mut |_| {}, &mut |_| {});
-    assert_eq!(world.reports.last().map(|r| r.outcome), Some(Outcome::Restored));
-}
-
-#[test]
-fn alternatives_are_compared_as_lists() {
-    let list: Alternatives = [Arc::new(route(DESTINATIONS[0], 2))].into_iter().collect();
-    assert!(list.first_missing_in(&list).is_none());
-}
-
-#[test]
-fn a_withdrawal_around_our_own_write_is_found_out() {
-    let r = route(DESTINATIONS[0], TUN);
-    let mut world = World::new(patient(), &[r.clone()], false);
-    world.foreigner(r.clone(), &Ask::Delete, &someone(99, "/usr/sbin/ip"));
-    world.deliver(1);
-    world.owner(r.clone(), &Ask::Add);
-    world.write(64, &mut |w| w.owner(r.clone(), &Ask::Delete), &mut |_| {});
-    world.deliver(10);
-    world.finish();
-    assert!(world.kernel.held.is_empty(), "withdrawn");
 }

@@ -14,7 +14,7 @@ use super::{
     rib::Phase,
 };
 use crate::model::{
-    Actor, Address, Route, RouteKey, Stamp,
+    Actor, Address, Family, Route, RouteKey, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -35,7 +35,9 @@ impl Subject {
         match self {
             Self::Link(index) => route.oifs().any(|oif| oif == *index),
             Self::Address(address) => {
-                route.prefsrc() == Some(address.addr) || route.oifs().any(|oif| oif == address.link)
+                route.prefsrc() == Some(address.addr)
+                    || (address.addr.is_ipv4() == (route.family() == Family::Inet)
+                        && route.oifs().any(|oif| oif == address.link))
             }
             Self::Nexthop(id) => route.nexthop_id() == Some(*id),
             Self::Key(key) => route.key == *key,
@@ -86,8 +88,7 @@ impl Core {
     /// Compares what is known with what the kernel holds.
     pub(super) fn dump(&mut self, now: Stamp, dump: Dump) {
         if let Some(links) = dump.links {
-            self.links = links.into_iter().collect();
-            self.classify_links();
+            self.links_dumped(links, dump.started);
         }
         let mut held: HashMap<RouteKey, Alternatives> = HashMap::new();
         for route in dump.routes {
@@ -96,6 +97,8 @@ impl Core {
             }
         }
         let suspicions = std::mem::take(&mut self.suspicions);
+        // What was announced since may have had its consequences after the dump: the next one tells.
+        self.suspicions = suspicions.iter().filter(|s| s.who.at >= dump.started).cloned().collect();
         for key in self.rib.keys() {
             let observed = held.remove(&key).unwrap_or_default();
             self.compare(now, key, observed, dump.started, dump.ended, &suspicions);
@@ -126,7 +129,7 @@ impl Core {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         if entry.told >= started || entry.wrote.is_some_and(|wrote| wrote.done >= started) {
             // What is known is newer than this dump; one that began later will tell.
-            if entry.loss.as_deref().is_some_and(|loss| loss.phase == Phase::Contested) {
+            if entry.doubt || entry.loss.as_deref().is_some_and(|loss| loss.phase == Phase::Contested) {
                 self.reread(Reason::Exists);
             }
             return;
@@ -136,7 +139,7 @@ impl Core {
         entry.observed = observed;
         entry.told = started;
         if doubt && entry.desired.is_empty() {
-            entry.surplus = entry.observed.iter().next().cloned();
+            entry.surplus = entry.ours.clone().filter(|ours| entry.observed.contains(ours));
             self.settle_accounts(key);
             return;
         }
@@ -146,13 +149,7 @@ impl Core {
             return;
         }
         match entry.loss.as_deref().map(|loss| loss.phase) {
-            Some(Phase::Contested) => {
-                // No message named the owner as the one who was first.
-                if let Some(loss) = entry.loss.as_deref_mut().filter(|_| !entry.observed.is_empty()) {
-                    loss.change = Change::Replaced;
-                }
-                self.set_phase(key, Phase::Ready);
-            }
+            Some(Phase::Contested) => self.set_phase(key, Phase::Ready),
             Some(_) => {}
             // Known already: a write of our own is on its way.
             None if !was_whole => self.settle_accounts(key),
@@ -170,7 +167,7 @@ impl Core {
     ) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() else { return };
-        let suspect = suspicions.iter().rev().find(|s| s.subject.concerns(&missing));
+        let suspect = suspicions.iter().find(|s| s.subject.concerns(&missing));
         let stands = entry.desired.iter().any(|route| entry.observed.contains(route));
         let replaced = !entry.observed.is_empty() && !stands;
         match suspect {

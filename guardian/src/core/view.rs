@@ -109,22 +109,37 @@ impl Core {
         missing.into_iter().map(|(_, m)| m).collect()
     }
 
-    /// Takes over a changed configuration. Routes that the new scope leaves out are let go; those that it
-    /// adds are adopted by the next dump.
-    pub fn reconfigure(&mut self, settings: Settings, scope: Scope) {
+    /// Takes over a changed configuration. Routes that a new scope leaves out are let go; those that it adds
+    /// are adopted by the next dump. What is missing is left alone from now on, or put back.
+    pub fn reconfigure(&mut self, now: Stamp, settings: Settings, scope: Scope) {
+        let mode = settings.mode;
         self.settings = settings;
-        self.scope = scope;
-        for key in self.rib.keys() {
-            let Some(entry) = self.rib.get_mut(&key) else { continue };
-            let (scope, links) = (&self.scope, &self.links);
-            entry.desired.retain(|route| scope.covers(route, links));
-            if entry.desired.is_empty() {
-                self.forget_loss(key);
-                self.rib.remove(&key);
+        if scope != self.scope {
+            self.scope = scope;
+            for key in self.rib.keys() {
+                let Some(entry) = self.rib.get_mut(&key) else { continue };
+                let (scope, links) = (&self.scope, &self.links);
+                entry.desired.retain(|route| scope.covers(route, links));
+                if entry.desired.is_empty() {
+                    self.forget_loss(key);
+                    self.rib.remove(&key);
+                }
+                self.rib.recount(&key);
             }
-            self.rib.recount(&key);
+            self.classify_links();
         }
-        self.classify_links();
+        for key in self.rib.keys() {
+            let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
+            match (mode, phase) {
+                (_, None) | (Mode::Observe, Some(Phase::Left)) => {}
+                (Mode::Observe, Some(_)) => {
+                    self.set_phase(key, Phase::Left);
+                    self.report(key, Outcome::Observed, Some("the guardian only observes now".into()));
+                }
+                (Mode::Restore, Some(Phase::Left)) => self.admit(now, key),
+                (Mode::Restore, Some(_)) => {}
+            }
+        }
         self.reread(super::flow::Reason::Operator);
     }
 }

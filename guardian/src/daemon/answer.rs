@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, sync::Arc};
 
+use tokio::{sync::oneshot, task::spawn_blocking};
+
 use super::{clock, guard::Guard, record::object};
 use crate::{
     core::Reason,
@@ -35,7 +37,7 @@ impl Guard {
                 let _ = reply.send(self.snapshot());
             }
             Ask::Diff { desired, reply } => {
-                let _ = reply.send(self.diff(desired));
+                self.diff(desired, reply);
             }
             Ask::Restore { dry_run, reply } => {
                 let report = self.restore(dry_run).await;
@@ -130,12 +132,18 @@ impl Guard {
         }
     }
 
-    fn diff(&self, desired: Option<Snapshot>) -> Result<DiffReport, String> {
-        let state = dump().map_err(|error| error.to_string())?;
+    /// Reads the kernel and compares, beside the guard loop: it may take seconds.
+    fn diff(&self, desired: Option<Snapshot>, reply: oneshot::Sender<Result<DiffReport, String>>) {
         let desired = desired.map_or_else(|| self.snapshot().objects, |snapshot| snapshot.objects);
-        let observed: Vec<Route> =
-            state.routes.into_iter().filter(|route| self.core.scope().covers(route, &state.links)).collect();
-        Ok(DiffReport::between(&desired, &self.objects(&observed)))
+        let scope = self.core.scope().clone();
+        spawn_blocking(move || {
+            let report = dump().map_err(|error| error.to_string()).map(|state| {
+                let covered = state.routes.iter().filter(|route| scope.covers(route, &state.links));
+                let observed: Vec<_> = covered.map(|route| object(route, &state.links)).collect();
+                DiffReport::between(&desired, &observed)
+            });
+            let _ = reply.send(report);
+        });
     }
 
     async fn restore(&mut self, dry_run: bool) -> Result<RestoreReport, String> {

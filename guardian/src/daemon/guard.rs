@@ -1,6 +1,6 @@
 //! The guard loop: take in, write, tell, wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -45,6 +45,24 @@ const GAUGES: Duration = Duration::from_millis(20);
 /// When a dump that failed is tried again.
 const DUMP_RETRY: Duration = Duration::from_secs(1);
 
+/// The signals that the daemon answers to.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Answers to them from now on, also while the sensors are still being attached.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// What the guard is made from.
 pub struct Start {
     pub config: Config,
@@ -77,7 +95,7 @@ pub struct Guard {
     reports: Vec<Report>,
     lost: Lost,
     /// Why state is to be read again; one dump serves all reasons.
-    wanted: Option<Reason>,
+    wanted: BTreeSet<Reason>,
     dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
     dump_not_before: Option<Stamp>,
     gauges_due: Option<Stamp>,
@@ -109,7 +127,7 @@ impl Guard {
             taken: Vec::new(),
             reports: Vec::new(),
             lost: Lost::default(),
-            wanted: Some(Reason::Start),
+            wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
             gauges_due: Some(clock::now()),
@@ -120,10 +138,7 @@ impl Guard {
     }
 
     /// Runs until SIGTERM or SIGINT. Routes are left as they are.
-    pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    pub async fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
         log::info!(
             "guarding this network namespace: profile {}, mode {}",
             self.config.profile,
@@ -132,7 +147,7 @@ impl Guard {
         loop {
             while self.turn().await {}
             self.tell();
-            if self.wait(&mut terminate, &mut interrupt, &mut hangup).await? {
+            if self.wait(&mut signals).await? {
                 log::info!("ending; routes are left as they are");
                 return Ok(());
             }
@@ -141,7 +156,7 @@ impl Guard {
 
     /// Takes in what is there and writes what is to be written; whether there may be more of either.
     pub(super) async fn turn(&mut self) -> bool {
-        let more = self.source.take(&mut self.taken);
+        let more = self.source.take(self.executor.port(), &mut self.taken);
         self.take_in();
         let wrote = self.write().await;
         self.effects();
@@ -199,23 +214,21 @@ impl Guard {
 
     /// Does what the core asks for.
     pub(super) fn effects(&mut self) {
-        let mut wanted = None;
+        let mut wanted = Vec::new();
         for effect in self.core.effects() {
             match effect {
                 Effect::Report(report) => self.reports.push(*report),
-                Effect::Reread(reason) => wanted = Some(reason),
+                Effect::Reread(reason) => wanted.push(reason),
                 Effect::Link { index, outside } => self.source.set_link(index, outside),
                 Effect::Damped(held) => self.metrics.add_damping(held),
             }
         }
-        if let Some(reason) = wanted {
-            self.want(reason);
-        }
+        self.wanted.extend(wanted);
     }
 
     /// Asks for a dump; the one that runs already may be too early.
-    pub(super) const fn want(&mut self, reason: Reason) {
-        self.wanted = Some(reason);
+    pub(super) fn want(&mut self, reason: Reason) {
+        self.wanted.insert(reason);
     }
 
     fn count_losses(&mut self) {
@@ -239,9 +252,11 @@ impl Guard {
         if self.dumping.is_some() || self.dump_not_before.is_some_and(|at| now < at) {
             return;
         }
-        if let Some(reason) = self.wanted.take() {
+        if !self.wanted.is_empty() {
             self.dump_not_before = None;
-            self.metrics.add_resync(reason.as_str());
+            for reason in std::mem::take(&mut self.wanted) {
+                self.metrics.add_resync(reason.as_str());
+            }
             self.dumping = Some(spawn_blocking(move || {
                 let started = clock::now();
                 dump().map(|state| (started, state))
@@ -254,14 +269,15 @@ impl Guard {
         let ended = clock::now();
         match result {
             Ok((started, state)) => {
-                while self.source.take(&mut self.taken) {
+                while self.source.take(self.executor.port(), &mut self.taken) {
                     self.take_in();
                 }
                 self.take_in();
                 if !state.complete {
                     self.want(Reason::Interrupted);
                     self.dump_not_before = Some(ended.after(DUMP_RETRY));
-                    if !self.core.is_synced() {
+                    // What a cut dump has can be adopted; that something is missing it cannot say.
+                    if self.core.is_synced() {
                         return;
                     }
                 }
@@ -286,12 +302,8 @@ impl Guard {
     }
 
     /// Waits for the next thing to happen; `true` to end.
-    async fn wait(
-        &mut self,
-        terminate: &mut Signal,
-        interrupt: &mut Signal,
-        hangup: &mut Signal,
-    ) -> anyhow::Result<bool> {
+    async fn wait(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
+        let Signals { terminate, interrupt, hangup } = signals;
         self.start_dump();
         let deadline = [self.core.deadline(), self.gauges_due, self.dump_not_before]
             .into_iter()
@@ -385,12 +397,18 @@ impl Guard {
             log::warn!("[http], [control] and [state] are taken over at the next start");
         }
         if settings::kernel_scope(&config) != settings::kernel_scope(&self.config) {
-            (self.source, self.without_tap) = open_source(&config, &self.options)?;
+            let (source, without_tap) = open_source(&config, &self.options)?;
+            // What the old one has seen is taken in; what both have seen does no harm.
+            while self.source.take(self.executor.port(), &mut self.taken) {
+                self.take_in();
+            }
+            self.take_in();
+            (self.source, self.without_tap) = (source, without_tap);
             self.lost = Lost::default();
             self.show_sensors();
             self.source.set_links(self.core.outside_links());
         }
-        self.core.reconfigure(settings::settings(&config), scope);
+        self.core.reconfigure(clock::now(), settings::settings(&config), scope);
         self.attribution.look_up_cgroups_at_once(owner.needs_cgroups());
         self.owner = owner;
         self.metrics.set_mode(config.mode);

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::{
-    config::{Config, Overrides},
+    config::{Config, OnStart, Overrides},
     surface::{ask::Asker, control::Control, http::Http, journal::Journal, metrics::Metrics},
 };
 
@@ -38,6 +38,9 @@ pub struct RunOptions {
 
 /// Runs the daemon until SIGTERM or SIGINT. Everything that can fail is tried before anything is touched.
 pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
+    if config.restore.on_start == OnStart::Restore {
+        log::warn!("restore.on_start = \"restore\" is not in effect yet: what is there is adopted");
+    }
     let lock = lock::take()?;
     let scope = settings::scope(&config)?;
     let owner = settings::owner(&config)?;
@@ -60,8 +63,9 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
         log::warn!("on a busy node restores take longer: no priority for the guard thread ({error})");
     }
     let result = runtime.block_on(async {
+        let signals = guard::Signals::new().context("cannot wait for signals")?;
         let guard = guard::Guard::new(guard::Start { config, options, scope, owner, metrics, told, asks })?;
-        guard.run().await
+        guard.run(signals).await
     });
     // The journal takes what is on its way, then the edges end.
     drop(runtime);

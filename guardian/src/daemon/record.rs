@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
+    time::Duration,
 };
 
 use ulid::Ulid;
@@ -24,6 +25,8 @@ const INCIDENTS: usize = 256;
 #[derive(Debug)]
 pub struct Ids {
     run: u128,
+    /// Taken together once: the id of a change must not depend on when it is asked for.
+    origin: (Stamp, Duration),
     incidents: VecDeque<(u64, String)>,
 }
 
@@ -31,11 +34,15 @@ impl Ids {
     /// Ids that no other run has.
     pub fn new() -> Self {
         let random = RandomState::new().hash_one(std::process::id());
-        Self { run: u128::from(random >> 16) << 32, incidents: VecDeque::new() }
+        let now = clock::now();
+        let origin = (now, clock::wall(now));
+        Self { run: u128::from(random >> 16) << 32, origin, incidents: VecDeque::new() }
     }
 
     fn id(&self, at: Stamp, seq: u64) -> String {
-        let millis = u64::try_from(clock::wall(at).as_millis()).unwrap_or(u64::MAX);
+        let (stamp, wall) = self.origin;
+        let wall = (wall + at.since(stamp)).saturating_sub(stamp.since(at));
+        let millis = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         Ulid::from_parts(millis, self.run | u128::from(seq & 0xffff_ffff)).to_string()
     }
 

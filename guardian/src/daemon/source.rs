@@ -69,10 +69,10 @@ impl Source {
     }
 
     /// Takes what is there, at most a batch; whether there may be more.
-    pub fn take(&mut self, into: &mut Vec<Taken>) -> bool {
+    pub fn take(&mut self, own_port: u32, into: &mut Vec<Taken>) -> bool {
         let Self::Tap { sensors, sees_interrupts } = self else { return false };
         let sees_interrupts = *sees_interrupts;
-        sensors.get_mut().drain(BATCH, &mut |sensed| tapped(sensed, sees_interrupts, into)) == BATCH
+        sensors.get_mut().drain(BATCH, &mut |sensed| tapped(sensed, sees_interrupts, own_port, into)) == BATCH
     }
 
     /// Who a process is, by the sensor's own memory.
@@ -112,7 +112,11 @@ impl Source {
     /// Every sensor that was tried. `why` is why there is no tap, where there is none.
     pub fn status(&self, why: Option<&str>) -> Vec<SensorStatus> {
         match self {
-            Self::Tap { sensors, .. } => sensors.get_ref().status(),
+            Self::Tap { sensors, .. } => {
+                let mut status = sensors.get_ref().status();
+                status.push(SensorStatus { name: "netlink", attached: true, why: None });
+                status
+            }
             Self::Plain(_) => vec![
                 SensorStatus { name: "tap", attached: false, why: why.map(str::to_owned) },
                 SensorStatus {
@@ -125,7 +129,7 @@ impl Source {
     }
 }
 
-fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, into: &mut Vec<Taken>) {
+fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, own_port: u32, into: &mut Vec<Taken>) {
     match sensed {
         Sensed::Process(process) => into.push(Taken::Process(process)),
         Sensed::Exit(process) => into.push(Taken::Exit(process)),
@@ -135,6 +139,8 @@ fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, into: &mut Vec<Taken>) {
         Sensed::Message { at, task, bytes, .. } => {
             for frame in frames(bytes) {
                 match frame.and_then(|frame| Ok(decode(&frame)?.map(|notice| (notice, frame.header.port)))) {
+                    // Where the tap cannot tell who we are it lets our own pass.
+                    Ok(Some((_, port))) if port == own_port => {}
                     Ok(Some((notice, port))) => {
                         let task = facts(&task, &notice, port, sees_interrupts);
                         into.push(Taken::Notice { at, notice, port, task });

@@ -39,10 +39,11 @@ impl Links {
         self.present.get(&index)
     }
 
-    /// The name of the link with this ifindex, also of one that is gone, or `if<index>`, the form that `ip` uses for links it
-    /// cannot name.
+    /// The name of the link with this ifindex, also of one that is gone, or `if<index>`, the form that `ip`
+    /// uses for links it cannot name.
     pub fn name(&self, index: u32) -> String {
-        self.get(index).map_or_else(|| format!("if{index}"), |link| link.name.clone())
+        let name = self.get(index).map(|link| &link.name).or_else(|| self.gone.get(&index));
+        name.cloned().unwrap_or_else(|| format!("if{index}"))
     }
 
     /// Records a link as it is now; returns what was known of it.

@@ -5,14 +5,14 @@
 
 use std::{io, time::Duration};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressMessage,
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
     route::{RouteAttribute, RouteHeader, RouteMessage},
 };
-use netlink_sys::Socket;
+use rtnetlink::sys::Socket;
 
 use super::{
     decode::decode,
@@ -186,7 +186,11 @@ impl Dumper {
         for _ in 0..=RETRIES {
             found.clear();
             let each = |frame: &Frame<'_>| -> Result<(), DumpError> {
-                let notice = decode(frame).map_err(|source| DumpError::Decode { what, source })?;
+                let notice = decode(frame).unwrap_or_else(|error| {
+                    // One odd object must not hide all others.
+                    log::warn!("one of the kernel's {what} cannot be read and is left out: {error}");
+                    None
+                });
                 found.extend(notice.and_then(&pick));
                 Ok(())
             };

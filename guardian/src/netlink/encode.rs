@@ -7,10 +7,10 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{
+use rtnetlink::packet_core::{
     DefaultNla, Emitable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteType};
+use rtnetlink::packet_route::route::{RouteFlags, RouteHeader, RouteType};
 
 use super::message::nl;
 use crate::model::{Attribute, Family, Leg, Prefix, Route, route::rt};

@@ -17,11 +17,11 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, channel::mpsc::UnboundedReceiver};
-use netlink_packet_core::{
+use rtnetlink::packet_core::{
     ErrorMessage, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_proto::{Connection, ConnectionHandle, NetlinkCodec, from_socket_with_codec};
-use netlink_sys::{AsyncSocket, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use rtnetlink::proto::{Connection, ConnectionHandle, NetlinkCodec, from_socket_with_codec};
+use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 
 use super::{
     decode::decode,
@@ -142,6 +142,7 @@ fn batch(actions: &[Action]) -> (Vec<Result<Request, EncodeError>>, usize) {
         let request = match action {
             Action::Add(route) => Request::set(route, nl::NLM_F_CREATE | nl::NLM_F_EXCL),
             Action::Append(route) => Request::set(route, nl::NLM_F_CREATE | nl::NLM_F_APPEND),
+            Action::Prepend(route) => Request::set(route, nl::NLM_F_CREATE),
             Action::Replace(route) => Request::set(route, nl::NLM_F_REPLACE),
             Action::Remove(route) => Request::delete(route),
         };

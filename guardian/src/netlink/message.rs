@@ -1,6 +1,6 @@
 //! The outer shape of rtnetlink: frames in a datagram, attributes in a frame.
 
-use netlink_packet_core::NetlinkBuffer;
+use rtnetlink::packet_core::NetlinkBuffer;
 
 /// The size of `struct nlmsghdr`.
 pub(super) const NLMSG_HDRLEN: usize = 16;

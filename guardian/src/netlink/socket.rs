@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::AsRawFd, time::Duration};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// The kernel, as a peer of a netlink socket.
 pub(super) fn kernel() -> SocketAddr {

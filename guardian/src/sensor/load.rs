@@ -13,10 +13,12 @@ use route_guardian_ebpf::{
     Whoami,
 };
 
+use crate::procfs;
+
 use super::{
     Options, SensorError, SensorStatus,
     offsets::{Offsets, VMLINUX},
-    processes::ProcReader,
+    processes,
     tap::{TapSocket, introduce},
 };
 
@@ -210,7 +212,7 @@ fn meet(ebpf: &mut Ebpf, identity: Identity) -> Result<Whoami, SensorError> {
     }
     let expected = std::fs::read("/proc/thread-self/comm").unwrap_or_default();
     let name = own.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    let start = ProcReader::new().process(std::process::id()).map(|process| process.id.start_ns);
+    let start = procfs::read(std::process::id()).map(|process| process.id.start_ns);
     let same_start = start == Some(own.id.start - own.id.start % COARSE_NS) || identity == Identity::Helpers;
     let context = own.bits & (CONTEXT_KTHREAD | CONTEXT_EXITING | CONTEXT_INTERRUPT);
     let right = own.bits & TASK_KNOWN != 0 && own.id.tgid != 0 && context == 0 && same_start;
@@ -258,7 +260,7 @@ fn seed(ebpf: &mut Ebpf, own: Whoami) -> Result<(), String> {
     }
     let map = ebpf.map_mut("PROCESSES").ok_or("the BPF object has no PROCESSES")?;
     let mut map = HashMap::<_, u32, Record>::try_from(map).map_err(|error| chain(&error))?;
-    for record in ProcReader::new().all().map_err(|error| format!("cannot read /proc: {error}"))? {
+    for record in processes::all() {
         match map.insert(record.id.tgid, Record(record), NOEXIST) {
             Err(aya::maps::MapError::SyscallError(error))
                 if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}

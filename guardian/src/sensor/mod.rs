@@ -21,7 +21,6 @@ use aya::maps::{Array, HashMap, MapData, RingBuf};
 use route_guardian_ebpf::{LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY};
 
 pub use btf::BtfError;
-pub use processes::ProcReader;
 
 use crate::model::{Process, ProcessId, Stamp};
 use load::{Loaded, Record};
@@ -272,7 +271,7 @@ impl Sensors {
     }
 
     /// A process that the kernel side knows, alive or lately gone; for what is not in the ring yet or was lost.
-    /// A process that it has forgotten may still be found by [`ProcReader::process`].
+    /// A process that it has forgotten may still be found by [`procfs::read`](crate::procfs::read).
     pub fn process(&self, tgid: u32) -> Option<Process> {
         let Record(record) = self.processes.get(&tgid, 0).ok()?;
         (record.flags & PROCESS_READY != 0).then(|| ring::process(&record))

@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixDatagram,
 };
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// The groups whose notifications the tap sees: `RTNLGRP_*` of `include/uapi/linux/rtnetlink.h`.
 const GROUPS: [u32; 8] = [

@@ -95,7 +95,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
         let line = String::from_utf8_lossy(&line);
         let line = line.trim_end_matches('\r');
         if let Some(code) = line.strip_prefix(ENDED) {
-            ended = code.trim().parse::<i32>().ok()
+            ended = code.trim().parse::<i32>().ok();
         } else {
             println!("{line}");
             std::io::stdout().flush()?;

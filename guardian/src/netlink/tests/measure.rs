@@ -9,10 +9,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST};
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{RouteNetlinkMessage, route::RouteMessage};
-use netlink_sys::Socket;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::{RouteNetlinkMessage, route::RouteMessage};
+use rtnetlink::sys::Socket;
 
 use super::{in_netns, ip};
 use crate::{
@@ -91,7 +91,7 @@ async fn typed(handle: &mut rtnetlink::Handle, route: &Route) {
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
-    let parsed = netlink_packet_core::Parseable::parse(&bytes[16..]);
+    let parsed = rtnetlink::packet_core::Parseable::parse(&bytes[16..]);
     let parsed: RouteMessage = parsed.unwrap();
     let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(parsed));
     message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL;

@@ -1,7 +1,7 @@
 //! Nothing that arrives makes the decoder panic, and nothing is lost on the way out and back.
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use proptest::{collection::vec, prelude::*};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 
 use crate::{
     model::{Attribute, Family, Leg, Notice, Prefix, Route, RouteKey, route::rt},
@@ -136,7 +136,7 @@ proptest! {
 
 #[test]
 fn every_header_value_survives_netlink_packet_route() {
-    use netlink_packet_route::{
+    use rtnetlink::packet_route::{
         AddressFamily,
         route::{RouteProtocol, RouteScope, RouteType},
     };

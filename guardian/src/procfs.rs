@@ -1,4 +1,4 @@
-//! One process, as /proc tells it: for those that started before the guardian, and where no sensor knows.
+//! Processes as /proc tells them: those that started before the guardian, and where no sensor knows.
 
 use std::{
     fs::{self, File},
@@ -6,8 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::table::{TICK_NS, same_run};
 use crate::model::{Process, ProcessId};
+
+/// The resolution of start times in /proc: `USER_HZ` is 100 on every architecture that Linux still runs on,
+/// and the kernel truncates (`nsec_to_clock_t`).
+pub const TICK_NS: u64 = 10_000_000;
+
+/// Whether both are the same run of a pid, as far as can be told: start times are compared in ticks,
+/// because /proc knows no better, and a start time of 0 is one that is not known. Two runs of one pid
+/// within a tick would need the whole pid space to be used up in it.
+pub const fn same_run(a: ProcessId, b: ProcessId) -> bool {
+    a.tgid == b.tgid && (a.start_ns == 0 || b.start_ns == 0 || a.start_ns / TICK_NS == b.start_ns / TICK_NS)
+}
 
 /// Reads a process; `None` where there is none with this pid, or it is gone before its name could be read.
 ///

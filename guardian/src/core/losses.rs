@@ -1,0 +1,263 @@
+//! The life of a loss: from the change that caused it to the report that it is over.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    damping::Culprit,
+    flow::{Effect, Reason, Report},
+    machine::{Core, Who},
+    rib::{Entry, Loss, Phase},
+};
+use crate::model::{
+    Mode, ProcessId, Route, RouteKey, Stamp,
+    record::{Cause, Change, Outcome, Verdict},
+};
+
+/// A process that undoes a restore within this time insists: it is let finish first, which it has when it
+/// ends or when it lets as much time pass. `ip route flush` repeats itself until nothing is left
+/// (`iproute_flush`), and would otherwise fight for 30 s.
+const INSISTENCE: Duration = Duration::from_millis(100);
+
+/// Nobody is waited for longer than this.
+const INSISTENCE_MAX: Duration = Duration::from_secs(2);
+
+/// Processes that are let finish at once; beyond it only damping holds back.
+const INSISTING: usize = 64;
+
+impl Core {
+    /// A guarded route is gone or is not what it was, and its owner did not do it.
+    pub(super) fn lose(
+        &mut self,
+        now: Stamp,
+        key: RouteKey,
+        route: Arc<Route>,
+        change: Change,
+        cause: Cause,
+        who: &Who,
+    ) {
+        let pending = self.rib.get(&key).and_then(|entry| entry.loss.as_deref());
+        if pending.is_some_and(|loss| loss.phase != Phase::Left) {
+            return;
+        }
+        self.forget_loss(key);
+        let seq = self.next_seq();
+        let incident = self.incidents.of(&who.actor, who.at, seq);
+        let loss = Loss {
+            seq,
+            incident,
+            at: who.at,
+            detected: now,
+            route,
+            change,
+            cause,
+            actor: Arc::clone(&who.actor),
+            verdict: who.verdict,
+            phase: Phase::Left,
+            silent: who.port == 0,
+            attempts: 0,
+            reported: false,
+            error: None,
+        };
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        entry.loss = Some(Box::new(loss));
+        if self.settings.mode == Mode::Observe {
+            self.report(key, Outcome::Observed, None);
+        } else if who.verdict == Verdict::Unknown {
+            self.set_phase(key, Phase::Settling(who.at.after(self.settings.settle)));
+        } else if let Some(process) = self.insister(key, who) {
+            self.wait_for(now, key, process);
+        } else {
+            self.admit(now, key);
+        }
+    }
+
+    /// The process behind a loss, if it has undone as many restores in a row as anybody gets before damping.
+    fn insister(&mut self, key: RouteKey, who: &Who) -> Option<ProcessId> {
+        let process = who.process()?;
+        if self.insisting.contains_key(&process) {
+            return Some(process);
+        }
+        let damping = self.settings.damping;
+        let account = self.rib.get_mut(&key)?.account(&Culprit::from(&*who.actor), &damping, who.at);
+        if !account.insists(who.at, process, INSISTENCE) {
+            return None;
+        }
+        if self.undone.len() > INSISTING {
+            self.undone.retain(|_, (_, at)| who.at.since(*at) < INSISTENCE);
+        }
+        let (times, last) = self.undone.entry(process).or_default();
+        *times = if who.at.since(*last) < INSISTENCE { times.saturating_add(1) } else { 1 };
+        *last = who.at;
+        (*times > damping.burst && self.insisting.len() < INSISTING).then_some(process)
+    }
+
+    /// Holds a loss until the process has finished.
+    fn wait_for(&mut self, now: Stamp, key: RouteKey, process: ProcessId) {
+        let insistence = self.insisting.entry(process).or_default();
+        insistence.keys.push(key);
+        insistence.since = insistence.since.or(Some(now));
+        let latest = insistence.since.unwrap_or(now).after(INSISTENCE_MAX);
+        insistence.until = now.after(INSISTENCE).min(latest);
+        self.set_phase(key, Phase::Insisted(process));
+    }
+
+    /// Lets a loss through to the executor if its account allows, else holds it.
+    pub(super) fn admit(&mut self, now: Stamp, key: RouteKey) {
+        let damping = self.settings.damping;
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        let Some(loss) = entry.loss.as_deref() else { return };
+        let culprit = Culprit::from(&*loss.actor);
+        let (at, process) = (loss.at, loss.actor.process().map(|process| process.id));
+        let first = !matches!(loss.phase, Phase::Insisted(_));
+        let account = entry.account(&culprit, &damping, now);
+        // Has one process used up the budget by itself, its end comes before the end of the hold.
+        let alone = process.filter(|&p| first && account.insists(at, p, INSISTENCE));
+        match (account.draw(&damping, now, &key), alone) {
+            (Ok(()), _) => self.set_phase(key, Phase::Ready),
+            (Err(_), Some(process)) if self.insisting.len() < INSISTING => self.wait_for(now, key, process),
+            (Err(until), _) => {
+                self.set_phase(key, Phase::Held(until));
+                self.effects.push(Effect::Damped(true));
+                self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
+            }
+        }
+    }
+
+    /// Moves a loss to another phase, with its timer and its place in the queues.
+    pub(super) fn set_phase(&mut self, key: RouteKey, phase: Phase) {
+        let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
+        let before = std::mem::replace(&mut loss.phase, phase);
+        self.leave_phase(key, before);
+        self.rib.recount(&key);
+        if let Some(at) = phase.deadline() {
+            self.timers.insert((at, key));
+        }
+        match phase {
+            Phase::Ready => self.ready.push_back(key),
+            Phase::Waiting { .. } => {
+                self.waiting.insert(key);
+            }
+            _ => {}
+        }
+    }
+
+    fn leave_phase(&mut self, key: RouteKey, phase: Phase) {
+        if let Some(at) = phase.deadline() {
+            self.timers.remove(&(at, key));
+        }
+        match phase {
+            Phase::Waiting { .. } => {
+                self.waiting.remove(&key);
+            }
+            Phase::Held(_) => self.effects.push(Effect::Damped(false)),
+            _ => {}
+        }
+    }
+
+    /// Drops a loss without a word.
+    pub(super) fn forget_loss(&mut self, key: RouteKey) -> Option<Box<Loss>> {
+        let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.take())?;
+        self.leave_phase(key, loss.phase);
+        self.rib.recount(&key);
+        Some(loss)
+    }
+
+    /// Ends a loss, if there is one and all is there again; tells so.
+    pub(super) fn resolve(&mut self, key: RouteKey, outcome: Outcome, at: Stamp) -> bool {
+        if !self.rib.get(&key).is_some_and(Entry::is_whole) {
+            return false;
+        }
+        let Some(mut loss) = self.forget_loss(key) else { return false };
+        loss.error = None;
+        self.effects.push(Effect::Report(Box::new(report_of(&loss, loss.reported, outcome, Some(at)))));
+        true
+    }
+
+    /// Tells how a loss stands, once per text.
+    pub(super) fn report(&mut self, key: RouteKey, outcome: Outcome, error: Option<String>) {
+        let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
+        if loss.reported && loss.error == error {
+            return;
+        }
+        let again = std::mem::replace(&mut loss.reported, true);
+        loss.error = error;
+        let report = report_of(loss, again, outcome, None);
+        self.effects.push(Effect::Report(Box::new(report)));
+    }
+
+    pub(super) fn tell_allowed(
+        &mut self,
+        now: Stamp,
+        route: &Arc<Route>,
+        change: Change,
+        cause: Cause,
+        who: &Who,
+    ) {
+        self.tell(now, route, change, cause, who, Outcome::Allowed);
+    }
+
+    pub(super) fn tell(
+        &mut self,
+        now: Stamp,
+        route: &Arc<Route>,
+        change: Change,
+        cause: Cause,
+        who: &Who,
+        outcome: Outcome,
+    ) {
+        let seq = self.next_seq();
+        let report = Report {
+            seq,
+            again: false,
+            incident: self.incidents.of(&who.actor, who.at, seq),
+            at: who.at,
+            detected: now,
+            route: Arc::clone(route),
+            change,
+            cause,
+            actor: Arc::clone(&who.actor),
+            verdict: who.verdict,
+            outcome,
+            restored: None,
+            error: None,
+        };
+        self.effects.push(Effect::Report(Box::new(report)));
+    }
+
+    pub(super) fn reread(&mut self, reason: Reason) {
+        if !self.effects.contains(&Effect::Reread(reason)) {
+            self.effects.push(Effect::Reread(reason));
+        }
+    }
+
+    pub(super) const fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+}
+
+/// What a process that insists has taken, and when it is taken to have finished, if it does not end before.
+#[derive(Debug, Default)]
+pub(super) struct Insistence {
+    pub keys: Vec<RouteKey>,
+    pub since: Option<Stamp>,
+    pub until: Stamp,
+}
+
+fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>) -> Report {
+    Report {
+        seq: loss.seq,
+        again,
+        incident: loss.incident,
+        at: loss.at,
+        detected: loss.detected,
+        route: Arc::clone(&loss.route),
+        change: loss.change,
+        cause: loss.cause,
+        actor: Arc::clone(&loss.actor),
+        verdict: loss.verdict,
+        outcome,
+        restored,
+        error: loss.error.clone(),
+    }
+}

@@ -1,0 +1,212 @@
+//! Single situations, told one by one.
+
+use std::sync::Arc;
+
+use super::{
+    alternatives::Alternatives,
+    flow::{Dump, Input},
+    machine::Settings,
+    plan::{Action, Applied},
+    simulation::{Ask, DESTINATIONS, ETH, TUN, World, patient, scope, someone},
+    testing::{link, route},
+};
+use crate::model::{
+    Actor, Mode, Notice, ProcessId, Route, Stamp,
+    record::{Outcome, Verdict},
+};
+
+#[test]
+fn equal_states_need_no_plan() {
+    let start: Vec<Route> = (0..4).map(|i| route(DESTINATIONS[i], TUN)).collect();
+    let mut world = World::new(Settings::default(), &start, false);
+    world.reread();
+    assert!(world.core.plan(Stamp(u64::MAX), 100).is_empty());
+    assert_eq!(world.core.desired().len(), 4);
+    assert!(world.reports.is_empty());
+}
+
+#[test]
+fn a_process_that_insists_is_let_finish() {
+    // `ip route flush` looks again after its first round and deletes what has come back.
+    let start: Vec<Route> = (0..3).map(|i| route(DESTINATIONS[i], TUN)).collect();
+    let mut world = World::new(Settings::default(), &start, false);
+    let ip = someone(99, "/usr/sbin/ip");
+    for _ in 0..10 {
+        for r in &start {
+            world.foreigner(r.clone(), &Ask::Delete, &ip);
+        }
+        world.deliver(10);
+        world.write(64, &mut |_| {}, &mut |_| {});
+    }
+    // Three times three would be; five of the six that were undone came back.
+    assert_eq!(world.actions.len(), 3 + 5, "{:?}", world.actions);
+    assert!(world.kernel.held.is_empty());
+    world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: 99, start_ns: 99 }));
+    world.write(64, &mut |_| {}, &mut |_| {});
+    assert_eq!(world.kernel.held.len(), 3);
+    assert!(world.reports.iter().all(|report| report.outcome == Outcome::Restored));
+}
+
+#[test]
+fn a_process_alone_against_one_route_gets_the_burst_and_is_then_waited_for() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
+    let ip = someone(99, "/usr/sbin/ip");
+    for _ in 0..20 {
+        world.foreigner(r.clone(), &Ask::Delete, &ip);
+        world.deliver(1);
+        world.write(64, &mut |_| {}, &mut |_| {});
+    }
+    assert_eq!(world.actions.len(), 5, "the burst");
+    world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: 99, start_ns: 99 }));
+    world.write(64, &mut |_| {}, &mut |_| {});
+    assert_eq!(world.kernel.held.len(), 1, "back as soon as it had ended");
+}
+
+#[test]
+fn what_somebody_adds_they_may_take_away() {
+    let mut world = World::new(Settings::default(), &[], false);
+    let (daemon, other) = (someone(50, "/usr/sbin/daemon"), someone(51, "/usr/sbin/ip"));
+    let r = route(DESTINATIONS[0], TUN);
+    world.foreigner(r.clone(), &Ask::Add, &daemon);
+    world.foreigner(r.clone(), &Ask::Delete, &daemon);
+    world.finish();
+    assert!(world.actions.is_empty() && world.kernel.held.is_empty());
+
+    world.foreigner(r.clone(), &Ask::Add, &daemon);
+    world.deliver(1);
+    world.foreigner(r, &Ask::Delete, &other);
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 1, "guarded against others");
+}
+
+#[test]
+fn an_unknown_loss_waits_for_the_settle_time() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
+    world.kernel.ask(r, &Ask::Delete, Verdict::Unknown, &Arc::new(Actor::Unknown));
+    world.deliver(1);
+    world.write(64, &mut |_| {}, &mut |_| {});
+    assert!(world.actions.is_empty());
+    let deadline = world.core.deadline().expect("a timer");
+    assert_eq!(deadline.since(Stamp(world.kernel.announced[0].0.0)), Settings::default().settle);
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 1);
+}
+
+#[test]
+fn a_replace_by_nobody_known_is_taken_for_the_owners() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), &[r], false);
+    let other = route(DESTINATIONS[0], 3);
+    world.kernel.ask(other.clone(), &Ask::Replace(3), Verdict::Unknown, &Arc::new(Actor::Unknown));
+    world.finish();
+    assert!(world.actions.is_empty());
+    assert_eq!(world.core.desired(), vec![Arc::new(other)]);
+}
+
+#[test]
+fn silent_losses_are_put_down_to_the_request_that_caused_them() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
+    // A link goes down; its IPv4 route goes without a word.
+    world.kernel.held.clear();
+    let at = world.kernel.tick();
+    let mut down = link(TUN, "tun-a");
+    down.flags = 0;
+    let who = someone(60, "/usr/sbin/ip");
+    world.kernel.announced.push((at, Notice::LinkSet { link: down }, Verdict::Foreign, Arc::clone(&who)));
+    world.deliver(1);
+    let actions = world.core.plan(Stamp(world.kernel.clock), 10);
+    assert_eq!(actions, vec![Action::Add(r)]);
+    let refused = Applied::Refused { errno: 100, message: None };
+    world.core.applied(vec![refused], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
+    world.effects();
+    let report = world.reports.last().expect("a report");
+    assert_eq!(report.cause, crate::model::record::Cause::LinkDown);
+    assert_eq!(report.actor, who);
+    assert_eq!(report.outcome, Outcome::Held);
+    assert!(report.error.as_deref().is_some_and(|e| e.contains("Network is down")));
+
+    // When the link is up again, it is tried at once.
+    let at = world.kernel.tick();
+    world.kernel.announced.push((at, Notice::LinkSet { link: link(TUN, "tun-a") }, Verdict::Foreign, who));
+    world.deliver(1);
+    world.write(10, &mut |_| {}, &mut |_| {});
+    assert_eq!(world.reports.last().map(|r| r.outcome), Some(Outcome::Restored));
+}
+
+#[test]
+fn alternatives_are_compared_as_lists() {
+    let list: Alternatives = [Arc::new(route(DESTINATIONS[0], 2))].into_iter().collect();
+    assert!(list.first_missing_in(&list).is_none());
+}
+
+#[test]
+fn a_withdrawal_around_our_own_write_is_found_out() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(patient(), std::slice::from_ref(&r), false);
+    world.foreigner(r.clone(), &Ask::Delete, &someone(99, "/usr/sbin/ip"));
+    world.deliver(1);
+    world.owner(r.clone(), &Ask::Add);
+    world.write(64, &mut |w| w.owner(r.clone(), &Ask::Delete), &mut |_| {});
+    world.deliver(10);
+    world.finish();
+    assert!(world.kernel.held.is_empty(), "withdrawn");
+}
+
+#[test]
+fn what_is_announced_while_a_dump_is_read_keeps_its_author() {
+    let (a, b) = (route(DESTINATIONS[0], TUN), route(DESTINATIONS[1], 3));
+    let mut world = World::new(Settings::default(), &[a.clone(), b.clone()], false);
+    let who = someone(60, "/usr/sbin/ip");
+    // The dump reads the routes, then a link goes down with one of them, and only then is the dump fed.
+    let started = world.kernel.tick();
+    let routes: Vec<Route> = world.kernel.held.values().cloned().collect();
+    world.kernel.held.remove(&a.key);
+    let at = world.kernel.tick();
+    let link = crate::model::Link { flags: 0, ..link(TUN, "tun-a") };
+    let actor = Arc::clone(&who);
+    let input =
+        Input::Notice { at, notice: Notice::LinkSet { link }, port: 0, actor, verdict: Verdict::Foreign };
+    world.core.step(at, input);
+    let ended = world.kernel.tick();
+    world.core.step(ended, Input::Dump(Dump { started, ended, links: None, routes }));
+    world.effects();
+    world.write(10, &mut |_| {}, &mut |_| {});
+    let report = world.reports.last().expect("a report");
+    assert_eq!((report.cause, &report.actor), (crate::model::record::Cause::LinkDown, &who));
+}
+
+#[test]
+fn from_restore_to_observe_and_back() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
+    world.kernel.ask(r, &Ask::Delete, Verdict::Unknown, &Arc::new(Actor::Unknown));
+    world.deliver(1);
+    let now = Stamp(world.kernel.clock);
+    world.core.reconfigure(now, Settings { mode: Mode::Observe, ..Settings::default() }, scope());
+    world.finish();
+    assert!(world.actions.is_empty(), "observing writes nothing, whatever was under way");
+    let now = Stamp(world.kernel.clock);
+    world.core.reconfigure(now, Settings::default(), scope());
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 1, "what was missing meanwhile comes back");
+}
+
+#[test]
+fn another_route_of_the_same_destination_is_left_alone() {
+    let ours = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&ours), false);
+    let (mut theirs, who) = (route(DESTINATIONS[0], ETH), someone(70, "/usr/sbin/ip"));
+    theirs.protocol = 4;
+    for notice in [
+        Notice::RouteSet { route: theirs, replaced: false, appended: true },
+        Notice::RouteGone { route: ours.clone() },
+    ] {
+        let (at, actor) = (world.kernel.tick(), Arc::clone(&who));
+        world.core.step(at, Input::Notice { at, notice, port: 7, actor, verdict: Verdict::Foreign });
+    }
+    let actions = world.core.plan(Stamp(world.kernel.clock), 10);
+    assert_eq!(actions, [Action::Prepend(ours)], "before it, where it was, and not in its place");
+}
