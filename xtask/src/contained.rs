@@ -10,7 +10,7 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{Command, ExitCode},
-    ptr, thread,
+    ptr,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -63,10 +63,11 @@ fn set(signals: &[i32]) -> libc::sigset_t {
     }
 }
 
+/// Blocks these signals and no others. Programs that are started inherit it.
 fn block(signals: &[i32]) {
     let set = set(signals);
     // SAFETY: a valid set; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
 }
 
 fn await_one(signals: &[i32]) -> i32 {
@@ -80,7 +81,7 @@ fn await_one(signals: &[i32]) -> i32 {
 fn supervise(command: &mut Command) -> Result<ExitCode> {
     let mut awaited = INTERRUPTS.to_vec();
     awaited.push(libc::SIGCHLD);
-    // Before the child is there, so that nothing falls between; std resets the mask in the child.
+    // Before the child is there, so that nothing falls between; the child opens up again.
     block(&awaited);
     let mut child = command.process_group(0).spawn().context("cannot start the contained part")?;
     let group = child.id().cast_signed();
@@ -115,16 +116,22 @@ fn has_ended(pid: u32) -> Result<bool> {
 }
 
 /// Ends this process and its group when the supervisor is killed, which then cannot do it.
+///
+/// By a handler and not by a thread that waits for a blocked signal: what is started from here would inherit the
+/// block, and the guardian is to end by SIGTERM.
 fn die_with_parent() -> Result<()> {
-    block(&[libc::SIGTERM]);
+    extern "C" fn end_group(_: i32) {
+        // SAFETY: async-signal-safe; takes two numbers, 0 is the own group.
+        unsafe { libc::kill(0, libc::SIGKILL) };
+    }
+    let handler: extern "C" fn(i32) = end_group;
+    // SAFETY: the handler does nothing but a system call; a program that is executed does not inherit it.
+    let before = unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
+    ensure!(before != libc::SIG_ERR, "cannot handle SIGTERM: {}", io::Error::last_os_error());
+    block(&[]);
     // SAFETY: takes numbers only.
     let set = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
     ensure!(set == 0, "cannot ask for the parent's death: {}", io::Error::last_os_error());
-    thread::spawn(|| {
-        await_one(&[libc::SIGTERM]);
-        // SAFETY: takes two numbers; 0 is the own group.
-        unsafe { libc::kill(0, libc::SIGKILL) };
-    });
     Ok(())
 }
 
@@ -143,4 +150,28 @@ pub fn private_mounts() -> Result<()> {
     mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE).context("cannot make the mounts private")?;
     ensure!(Path::new(DIR).is_dir(), "{DIR} is no folder");
     mount(c"tmpfs", c"/run", libc::MS_NOSUID | libc::MS_NODEV).context("cannot mount a tmpfs")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A guardian that is started with SIGTERM blocked would never end by it.
+    #[test]
+    fn what_is_started_inherits_no_blocked_signal() -> Result<()> {
+        block(&INTERRUPTS);
+        let blocked = || -> Result<String> {
+            let status = fs::read_to_string("/proc/thread-self/status")?;
+            let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+            Ok(line.context("no SigBlk")?.trim().to_owned())
+        };
+        assert_ne!(blocked()?, "0000000000000000", "the supervisor's");
+        die_with_parent()?;
+        assert_eq!(blocked()?, "0000000000000000");
+        let child = Command::new("grep").args(["SigBlk:", "/proc/self/status"]).output()?;
+        assert_eq!(String::from_utf8_lossy(&child.stdout).trim(), "SigBlk:\t0000000000000000");
+        Ok(())
+    }
 }

@@ -20,14 +20,18 @@ use lab::{Event, Guardian, Lab, Networkd, Tethered, netlink, tethered, wait_for}
 
 use crate::{
     contained, packages,
-    program::{is_root, say},
+    program::{is_root, is_watched, say},
     setup,
 };
 
 /// Routes that are back are back for good when nothing has been said for this long.
 const QUIET: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(30);
-const WIDTH: usize = 98;
+/// The columns of what the guardian prints.
+const WIDTH: usize = 100;
+
+/// Restores in a row that one process may undo before the guardian lets it finish: `damping.burst`.
+const BURST: usize = 5;
 
 /// Runs the demo, inside [`contained::run`].
 pub fn run() -> Result<()> {
@@ -40,21 +44,25 @@ pub fn run() -> Result<()> {
     networkd.stop()?;
     lab.kube_links()?;
     lab.kube_routes()?;
-    note("eth0 (managed by systemd-networkd), kube-bridge, kube-dummy-if, and a tunnel to another node");
-    for line in lab.ip("route show")?.lines().filter(|line| line.contains("proto 17")) {
-        println!("    {}", line.trim());
+    note("eth0 (managed by systemd-networkd), kube-bridge, kube-dummy-if, a tunnel to another node");
+    command("ip route show proto 17");
+    let routes = lab.ip("route show proto 17")?;
+    for line in routes.lines() {
+        println!("{}", line.trim_end());
     }
 
     heading("The guardian starts");
+    command("route-guardian run");
     let begin = Instant::now();
     let guardian = lab.guardian().start()?;
-    command("route-guardian run");
     let guarded = guardian.metrics()?.sum("protected_objects", &[]).unwrap_or_default();
-    note(&format!("ready after {} ms, guards {guarded} objects", begin.elapsed().as_millis()));
+    note(&format!("ready after {} ms; it guards {guarded} routes", begin.elapsed().as_millis()));
+    command("route-guardian events -f");
+    note("from here on it tells by itself, while others act");
     let follower = Follower::start(&guardian)?;
     let before = lab.routes()?;
 
-    heading("A program without iproute2 deletes one route: a raw netlink request");
+    heading("A program without iproute2 deletes a route: a raw netlink request");
     command("xtask netlink-delete 10.244.3.0/24");
     let me = std::env::current_exe()?;
     succeed(Command::new(me).args(["netlink-delete", "10.244.3.0/24"]))?;
@@ -65,32 +73,41 @@ pub fn run() -> Result<()> {
     fs::write(&script, "#!/bin/sh\nip route flush proto 17\nexit 0\n")?;
     command("sh cleanup.sh     # its only line: ip route flush proto 17");
     succeed(Command::new("sh").arg("cleanup.sh").current_dir(lab.dir()))?;
-    note(
-        "`ip route flush` deletes until nothing is left; the guardian holds back after five times, then restores",
-    );
     follower.settle(&lab, &before)?;
+    let again = deletions(&guardian, "/ip")?.saturating_sub(routes.lines().count());
+    if again > 0 {
+        note("ip goes on until it finds nothing left: what was back in between, it took again.");
+    }
+    if again > BURST {
+        note("After five times the guardian lets it finish, and restores when it has ended.");
+    }
 
     heading("systemd-networkd restarts, as a package upgrade makes it do");
     command(Networkd::PROGRAM);
     networkd.start()?;
     let program = fs::canonicalize(Networkd::PROGRAM)?;
     let by_networkd = |e: &Event| fs::canonicalize(e.text("/actor/exe")).is_ok_and(|exe| exe == program);
-    guardian.event("systemd-networkd's deletions", by_networkd)?;
+    let last = guardian.event("systemd-networkd's deletions", by_networkd)?;
     follower.settle(&lab, &before)?;
+    if guardian.log().contains("waits:") {
+        note("held: it has taken the node's address away too, and without it the kernel refuses these");
+        note("routes. The moment the address is back, so are they.");
+    }
     networkd.stop()?;
 
     heading("Why did that happen?");
-    command("route-guardian explain --last");
-    indent(&guardian.answer("explain --last")?);
+    let id = last.id();
+    command(&format!("route-guardian explain {id}"));
+    print!("{}", guardian.answer(&format!("explain {id} {}", colour()))?);
 
     heading("In the end");
     command("route-guardian status");
     // Its exit status says whether all is well; so does its text.
-    indent(&String::from_utf8_lossy(&guardian.ask("status")?.stdout));
+    print!("{}", String::from_utf8_lossy(&guardian.ask(&format!("status {}", colour()))?.stdout));
     let metrics = guardian.metrics()?;
     let count = |name, label| metrics.sum(name, &[label]).unwrap_or_default();
     note(&format!(
-        "{} deletions seen, {} named exactly, {} restored, {} lost on the way; every route is as it was",
+        "{} deletions: {} named exactly, {} restored, {} lost on the way. Every route is as it was.",
         count("deletions_total", ""),
         count("attributions_total", "confidence=\"exact\""),
         count("restores_total", "outcome=\"restored\""),
@@ -98,26 +115,38 @@ pub fn run() -> Result<()> {
     ));
     drop(follower);
     guardian.stop()?;
+    note("The guardian has ended; the namespace and all that was in it are gone with this program.");
     println!();
     Ok(())
 }
 
 fn heading(text: &str) {
-    println!("\n{text}\n{}", "-".repeat(text.len().min(WIDTH)));
+    let rule = "─".repeat(WIDTH.saturating_sub(text.chars().count() + 4));
+    let (on, off) = if coloured() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    println!("\n{on}── {text} {rule}{off}");
 }
 
 fn command(text: &str) {
-    println!("  $ {text}");
+    println!("$ {text}");
 }
 
 fn note(text: &str) {
-    println!("  {text}");
+    println!("# {text}");
 }
 
-fn indent(text: &str) {
-    for line in text.lines() {
-        println!("    {line}");
-    }
+/// Whether somebody sees colours: <https://no-color.org>.
+fn coloured() -> bool {
+    is_watched(&io::stdout()) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The option that has the guardian's command line do as this program does.
+fn colour() -> &'static str {
+    if coloured() { "--color=always" } else { "--color=never" }
+}
+
+/// How many events a program has made whose path ends like this.
+fn deletions(guardian: &Guardian, program: &str) -> Result<usize> {
+    Ok(guardian.events()?.iter().filter(|event| event.text("/actor/exe").ends_with(program)).count())
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
@@ -138,7 +167,7 @@ impl Follower {
     fn start(guardian: &Guardian) -> Result<Self> {
         let mut process = tethered(
             Command::new(lab::binary())
-                .args(["events", "-f", "-o", "compact", "--color", "never", "--config"])
+                .args(["events", "-f", colour(), "--config"])
                 .arg(guardian.config())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped()),
@@ -148,7 +177,7 @@ impl Follower {
         let at = Arc::clone(&last);
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                println!("    {line}");
+                println!("{line}");
                 // A closed terminal is noticed by the main thread.
                 let _ = io::stdout().flush();
                 at.store(begin.elapsed().as_millis() as u64, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -16,6 +17,15 @@ pub fn root() -> PathBuf {
 /// Says what is done, in one line on standard error.
 pub fn say(line: &str) {
     eprintln!("xtask: {line}");
+}
+
+/// Whether somebody watches what is written to `to`: it is a terminal, and one with columns. The serial port of a
+/// guest has none, and its output may end in a file.
+pub fn is_watched(to: &impl AsRawFd) -> bool {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ fills in the structure that it gets a valid pointer to.
+    let asked = unsafe { libc::ioctl(to.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    asked == 0 && size.ws_col > 0
 }
 
 /// The command as one would type it.

@@ -7,11 +7,13 @@ mod rivals;
 
 pub use rivals::floor;
 
-use std::{fs, io::IsTerminal, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
+
+use crate::program::is_watched;
 
 /// What is measured.
 #[derive(Subcommand)]
@@ -66,9 +68,14 @@ fn machine() -> Value {
     })
 }
 
+/// A word of [`machine`].
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
 /// Says how far it is, where somebody watches.
 fn progress(text: &str) {
-    if std::io::stderr().is_terminal() {
+    if is_watched(&std::io::stderr()) {
         eprint!("\r{text}\x1b[K");
     }
 }

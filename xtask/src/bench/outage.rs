@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::{Output, figures::Figures, machine, progress, rivals::Rival};
+use super::{Output, figures::Figures, machine, progress, rivals::Rival, text};
 
 /// A restore that takes longer than this has not worked.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
     progress("");
     let figures: Vec<_> = measured.into_iter().map(Figures::new).collect();
     let p50 = |index: usize| figures.get(index).map_or(f64::NAN, |f| f.percentile(50));
-    let (guardian, frr, floor) = (p50(0), p50(2), p50(3));
+    let (guardian, shell, frr, floor) = (p50(0), p50(1), p50(2), p50(3));
     let machine = machine();
     if output == Output::Json {
         let rows: Vec<_> = rivals
@@ -64,7 +64,13 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
             .collect();
         println!(
             "{}",
-            json!({ "bench": "outage", "machine": machine, "frr_times_guardian": frr / guardian, "rows": rows })
+            json!({
+                "bench": "outage",
+                "machine": machine,
+                "shell_times_guardian": shell / guardian,
+                "frr_times_guardian": frr / guardian,
+                "rows": rows,
+            })
         );
         return Ok(());
     }
@@ -77,10 +83,10 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
         let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| f.percentile(percent));
         println!("{:<31} {p50:>9.0} {p90:>9.0} {p99:>9.0} {max:>9.0} {:>9.1}", rival.name, p50 / floor);
     }
-    println!("\nThe guardian's p50 is {:.1} times shorter than FRR's.", frr / guardian);
+    println!(
+        "\nAt p50, FRR takes {:.1} times and `ip monitor` {:.1} times as long as the guardian.",
+        frr / guardian,
+        shell / guardian
+    );
     Ok(())
-}
-
-fn text<'a>(value: &'a serde_json::Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
 }
