@@ -10,14 +10,20 @@ mod kernel;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{packages, program::say, setup};
+use lab::tethered;
+
+use crate::{
+    packages,
+    program::{self, say},
+    setup,
+};
 
 /// The series that are tried where none is named: the newest that Debian 12 has, and the oldest.
 pub const SERIES: [&str; 2] = ["6.12", "6.1"];
@@ -42,11 +48,35 @@ pub struct Job {
 pub fn run(job: &Job) -> Result<bool> {
     setup::programs(WANTED)?;
     let kernel = kernel::find(&job.series)?;
-    let dir = tempfile::tempdir().context("cannot make a folder for the guest's image")?;
-    let initramfs = dir.path().join("initramfs");
+    let dir = Folder::new().context("cannot make a folder for the guest's image")?;
+    let initramfs = dir.0.join("initramfs");
     image::write(&initramfs, &kernel, job)?;
     say(&format!("Linux {} under QEMU ({})", kernel.release, if kvm() { "KVM" } else { "emulated: slow" }));
-    boot(&kernel, &initramfs, dir.path())
+    boot(&kernel, &initramfs, &dir.0)
+}
+
+/// A folder below target/ for one run; what an interrupted one left is removed by the next.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        let all = program::root().join("target/vm");
+        fs::create_dir_all(&all)?;
+        for left in fs::read_dir(&all)?.filter_map(Result::ok) {
+            if !Path::new("/proc").join(left.file_name()).exists() {
+                fs::remove_dir_all(left.path())?;
+            }
+        }
+        let folder = all.join(std::process::id().to_string());
+        fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// KVM is for who asks for it: under some clouds' nested virtualisation it is there and does not work.
@@ -61,7 +91,8 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
     } else {
         &["-accel", "tcg,thread=multi", "-cpu", "max"]
     };
-    let mut qemu = Command::new("qemu-system-x86_64")
+    let mut command = Command::new("qemu-system-x86_64");
+    command
         .args([
             "-machine",
             "q35",
@@ -85,10 +116,10 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
         .arg(format!("file:{}", console.display()))
         .args(["-serial", "stdio", "-monitor", "none"])
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start qemu-system-x86_64")?;
-    let output = qemu.stdout.take().context("QEMU has no output")?;
+        .stdout(Stdio::piped());
+    // It ends with this program, however that ends.
+    let mut qemu = tethered(&mut command).context("cannot start qemu-system-x86_64")?;
+    let output = qemu.child().stdout.take().context("QEMU has no output")?;
     let mut ended = None;
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read the guest's output")?;
@@ -98,10 +129,10 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
             ended = code.trim().parse::<i32>().ok();
         } else {
             println!("{line}");
-            std::io::stdout().flush()?;
+            io::stdout().flush()?;
         }
     }
-    qemu.wait()?;
+    qemu.child().wait()?;
     if ended != Some(0) {
         show_tail(&console);
     }
