@@ -36,8 +36,9 @@ use crate::{
 /// Writes in one go, between two looks at what has come.
 const WRITES: usize = 256;
 
-/// Reports are turned into records when there is nothing else to do, or when there are this many.
-const REPORTS: usize = 4096;
+/// Reports are turned into records when there is nothing else to do, or when there are this many: it takes as
+/// long as a restore does, and a table that was flushed should not wait for its own history.
+const REPORTS: usize = 65_536;
 
 /// Gauges follow a change after this time, so that a burst costs one count.
 const GAUGES: Duration = Duration::from_millis(20);
