@@ -15,7 +15,10 @@ fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
         for index in 0..2 {
             ip(&format!("link add eth{index} type veth peer name peer{index}"));
             for link in ["eth", "peer"] {
-                ip(&format!("link set {link}{index} addrgenmode none up"));
+                // Two requests: in one, older kernels see to the flags first, and a link-local address comes
+                // and goes.
+                ip(&format!("link set {link}{index} addrgenmode none"));
+                ip(&format!("link set {link}{index} up"));
             }
             ip(&format!("addr add 10.0.{index}.1/24 dev eth{index}"));
             ip(&format!("addr add fd0{index}::1/64 dev eth{index} nodad"));
