@@ -147,4 +147,20 @@ mod tests {
         assert_eq!(core.effects().collect::<Vec<_>>(), [gone, new]);
         assert_eq!(*core.outside_links(), BTreeSet::from([8, 9]));
     }
+
+    #[test]
+    fn a_link_announced_while_a_dump_is_read_is_kept() {
+        let mut core = core();
+        let (at, actor) = (Stamp(5), Arc::new(Actor::Unknown));
+        let notice = Notice::LinkSet { link: testing::link(9, "tun-x") };
+        core.step(at, Input::Notice { at, notice, port: 1, actor, verdict: Verdict::Unknown });
+        let dump = |started, links| {
+            let (started, ended) = (Stamp(started), Stamp(started + 2));
+            Input::Dump(Dump { started, ended, links: Some(links), routes: vec![] })
+        };
+        core.step(Stamp(6), dump(4, vec![testing::link(8, "eth0")]));
+        assert!(core.links().get(9).is_some() && core.links().get(8).is_some());
+        core.step(Stamp(12), dump(10, vec![testing::link(8, "eth0")]));
+        assert!(core.links().get(9).is_none(), "the next dump began after it was gone");
+    }
 }
