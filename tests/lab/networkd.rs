@@ -36,6 +36,19 @@ pub struct Networkd<'lab> {
 }
 
 impl<'lab> Networkd<'lab> {
+    /// A node whose `eth0` systemd-networkd has managed since it booted, and on which kube-router runs since;
+    /// systemd-networkd is not running just now. It has set the address itself: one that is there already makes
+    /// it loop.
+    pub fn on_node(lab: &'lab Lab) -> Result<Self> {
+        lab.uplink()?;
+        let mut networkd = Self::new(lab)?;
+        networkd.start()?;
+        networkd.stop()?;
+        lab.kube_links()?;
+        lab.kube_routes()?;
+        Ok(networkd)
+    }
+
     /// The program.
     pub const PROGRAM: &'static str = "/lib/systemd/systemd-networkd";
 

@@ -8,12 +8,7 @@ use lab::{Lab, Networkd, wait_for};
 #[test]
 fn a_restart_loses_no_route() -> Result<()> {
     let lab = Lab::new()?;
-    lab.uplink()?;
-    let mut networkd = Networkd::new(&lab)?;
-    networkd.start()?;
-    networkd.stop()?;
-    lab.kube_links()?;
-    lab.kube_routes()?;
+    let mut networkd = Networkd::on_node(&lab)?;
     let guarded = [
         "route show 10.244.2.0/24",
         "route show 10.244.3.0/24",

@@ -33,13 +33,7 @@ fn the_comparison_sees_every_byte() -> Result<()> {
 #[test]
 fn systemd_networkd_deletes_kube_routers_routes() -> Result<()> {
     let lab = Lab::new()?;
-    lab.uplink()?;
-    let mut networkd = Networkd::new(&lab)?;
-    // It sets the address itself: one that is there already makes it loop.
-    networkd.start()?;
-    networkd.stop()?;
-    lab.kube_links()?;
-    lab.kube_routes()?;
+    let mut networkd = Networkd::on_node(&lab)?;
     assert!(lab.shows("route show 10.244.2.0/24")?);
     networkd.start()?;
     wait_for("systemd-networkd to delete routes", Duration::from_secs(5), || {

@@ -37,13 +37,7 @@ const BURST: usize = 5;
 pub fn run() -> Result<()> {
     let lab = Lab::within(Path::new(contained::DIR))?;
     heading("A node that runs kube-router, in a network namespace of its own");
-    lab.uplink()?;
-    // systemd-networkd has managed eth0 since this node booted.
-    let mut networkd = Networkd::new(&lab)?;
-    networkd.start()?;
-    networkd.stop()?;
-    lab.kube_links()?;
-    lab.kube_routes()?;
+    let mut networkd = Networkd::on_node(&lab)?;
     note("eth0 (managed by systemd-networkd), kube-bridge, kube-dummy-if, a tunnel to another node");
     command("ip route show proto 17");
     let routes = lab.ip("route show proto 17")?;

@@ -210,3 +210,24 @@ fn another_route_of_the_same_destination_is_left_alone() {
     let actions = world.core.plan(Stamp(world.kernel.clock), 10);
     assert_eq!(actions, [Action::Prepend(ours)], "before it, where it was, and not in its place");
 }
+
+#[test]
+fn a_route_that_went_with_its_address_and_its_link_went_with_the_link() {
+    let r = route(DESTINATIONS[3], TUN);
+    let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
+    let who = someone(60, "/usr/sbin/ip");
+    let address = crate::model::Address { link: TUN, addr: "fe80::1".parse().unwrap(), len: 64 };
+    let down = crate::model::Link { flags: 0, ..link(TUN, "tun-a") };
+    // What one `ip link set down` announces, in the kernel's order.
+    for notice in
+        [Notice::RouteGone { route: r }, Notice::AddressGone { address }, Notice::LinkSet { link: down }]
+    {
+        let (at, actor) = (world.kernel.tick(), Arc::clone(&who));
+        world.core.step(at, Input::Notice { at, notice, port: 0, actor, verdict: Verdict::Foreign });
+    }
+    assert_eq!(world.core.plan(Stamp(world.kernel.clock), 10).len(), 1);
+    let refused = Applied::Refused { errno: 100, message: None };
+    world.core.applied(vec![refused], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
+    world.effects();
+    assert_eq!(world.reports.last().map(|r| r.cause), Some(crate::model::record::Cause::LinkDown));
+}

@@ -59,6 +59,15 @@ impl Suspicion {
     }
 }
 
+/// Whether a cause explains another: addresses go with their link, in the same request.
+fn outranks(cause: Cause, known: Cause) -> bool {
+    match known {
+        Cause::Request => true,
+        Cause::AddressRemoved => matches!(cause, Cause::LinkDown | Cause::LinkRemoved),
+        _ => false,
+    }
+}
+
 impl Core {
     /// Remembers an announced change and asks for a dump, if anything guarded may have gone with it.
     pub(super) fn suspect(&mut self, subject: Subject, cause: Cause, who: &Who) {
@@ -69,7 +78,7 @@ impl Core {
                 continue;
             }
             match entry.loss.as_mut() {
-                Some(loss) if loss.cause == Cause::Request && loss.silent && loss.actor == who.actor => {
+                Some(loss) if loss.silent && loss.actor == who.actor && outranks(cause, loss.cause) => {
                     loss.cause = cause;
                 }
                 Some(_) => {}
