@@ -196,7 +196,8 @@ fn routes_are_kept_on_links_that_nobody_has_classified() {
         let mut lab = Lab::open_with(&Options { scope, ..Options::default() });
         let known = BTreeSet::from(["lo", "a0", "a1"].map(sensor_lab::ifindex));
         lab.sensors.set_links(&known).unwrap();
-        ip("link add b0 type dummy");
+        // A bridge: every kernel that the tests run on has one.
+        ip("link add b0 type bridge");
         ip("link set b0 up");
         let b0 = sensor_lab::ifindex("b0");
         let destinations = |lab: &mut Lab, n: u8| {
@@ -216,7 +217,7 @@ fn routes_are_kept_on_links_that_nobody_has_classified() {
         // Its ifindex is given to another link.
         ip("link del b0");
         lab.sensors.set_link(b0, false).unwrap();
-        ip(&format!("link add b0 index {b0} type dummy"));
+        ip(&format!("link add b0 index {b0} type bridge"));
         ip("link set b0 up");
         assert_eq!(destinations(&mut lab, 21), [22, 23], "not known yet");
 

@@ -25,7 +25,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
         return in_guests(&[], None, filter);
     }
     let mut tests = cargo();
-    tests.args(["test", "--workspace"]).args(filter);
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
     if !program::is_root() {
         // Cargo builds as who we are, and starts the test binaries through this.
         as_root("true", "making network namespaces for the tests")?;

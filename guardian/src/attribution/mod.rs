@@ -65,7 +65,7 @@ pub struct Attribution {
     table: ProcessTable,
     cgroups: Cgroups,
     cgroups_at_once: bool,
-    last_record: Option<(Arc<Actor>, ActorRecord)>,
+    last_record: Option<(Arc<Actor>, Arc<ActorRecord>)>,
     kernel_threads: HashMap<Comm, Arc<Actor>>,
     softirq: Arc<Actor>,
     advertisement: Arc<Actor>,
@@ -102,21 +102,21 @@ impl Attribution {
     }
 
     /// An actor in the words of the outer interface, with its cgroup.
-    pub fn record(&mut self, actor: &Arc<Actor>) -> ActorRecord {
+    pub fn record(&mut self, actor: &Arc<Actor>) -> Arc<ActorRecord> {
         if let Some((known, record)) = &self.last_record
             && Arc::ptr_eq(known, actor)
         {
-            return record.clone();
+            return Arc::clone(record);
         }
-        let record = match &**actor {
+        let record = Arc::new(match &**actor {
             Actor::Process { process, ancestors, cgroup: None, confidence } => {
                 let cgroup = self.cgroups.path(process.cgroup_id, process.id);
                 let (process, ancestors) = (Arc::clone(process), ancestors.clone());
                 actor_record(&Actor::Process { process, ancestors, cgroup, confidence: *confidence })
             }
             other => actor_record(other),
-        };
-        self.last_record = Some((Arc::clone(actor), record.clone()));
+        });
+        self.last_record = Some((Arc::clone(actor), Arc::clone(&record)));
         record
     }
 

@@ -25,7 +25,7 @@ use crate::{
 
 impl Guard {
     /// Answers one question. Who asked may have given up meanwhile.
-    pub(super) async fn answer(&mut self, ask: Ask) {
+    pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Heartbeat(reply) => {
                 let _ = reply.send(());
@@ -40,7 +40,7 @@ impl Guard {
                 self.diff(desired, reply);
             }
             Ask::Restore { dry_run, reply } => {
-                let report = self.restore(dry_run).await;
+                let report = self.restore(dry_run);
                 let _ = reply.send(report);
             }
             Ask::Release { key, reply } => {
@@ -146,7 +146,7 @@ impl Guard {
         });
     }
 
-    async fn restore(&mut self, dry_run: bool) -> Result<RestoreReport, String> {
+    fn restore(&mut self, dry_run: bool) -> Result<RestoreReport, String> {
         let plan = self.core.would_write();
         let action = |verb: &str, object, result: Option<String>, failed| PlannedAction {
             verb: verb.to_owned(),
@@ -166,7 +166,7 @@ impl Guard {
         }
         self.core.release(|_| true);
         self.want(Reason::Operator);
-        while self.turn().await {}
+        while self.turn() {}
         self.tell();
         let missing = self.core.missing();
         let actions = plan

@@ -146,7 +146,10 @@ impl Guard {
             self.config.mode
         );
         loop {
-            while self.turn().await {}
+            while self.turn() {
+                // A flood must not keep signals and questions waiting for ever.
+                tokio::task::yield_now().await;
+            }
             self.tell();
             if self.wait(&mut signals).await? {
                 log::info!("ending; routes are left as they are");
@@ -156,10 +159,10 @@ impl Guard {
     }
 
     /// Takes in what is there and writes what is to be written; whether there may be more of either.
-    pub(super) async fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         let more = self.source.take(self.executor.port(), &mut self.taken);
         self.take_in();
-        let wrote = self.write().await;
+        let wrote = self.write();
         self.effects();
         self.count_losses();
         if self.reports.len() >= REPORTS {
@@ -201,13 +204,13 @@ impl Guard {
     }
 
     /// One round of writes; whether there was anything to write.
-    pub(super) async fn write(&mut self) -> bool {
+    pub(super) fn write(&mut self) -> bool {
         let actions = self.core.plan(clock::now(), WRITES);
         if actions.is_empty() {
             return false;
         }
         let sent = clock::now();
-        let results = self.executor.apply(&actions).await;
+        let results = self.executor.apply(&actions);
         self.core.applied(results, sent, clock::now());
         self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
         true
@@ -266,7 +269,7 @@ impl Guard {
     }
 
     /// Subscribe, dump, replay: what was announced up to the dump's end is taken in before it.
-    async fn dumped(&mut self, result: Result<(Stamp, State), DumpError>) {
+    fn dumped(&mut self, result: Result<(Stamp, State), DumpError>) {
         let ended = clock::now();
         match result {
             Ok((started, state)) => {
@@ -298,7 +301,7 @@ impl Guard {
                 self.dump_not_before = Some(ended.after(DUMP_RETRY));
             }
         }
-        self.write().await;
+        self.write();
         self.effects();
     }
 
@@ -325,10 +328,10 @@ impl Guard {
             }
             result = dumping => {
                 self.dumping = None;
-                self.dumped(result.context("the dump broke off")?).await;
+                self.dumped(result.context("the dump broke off")?);
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.due(),
-            Some(ask) = self.asks.recv() => self.answer(ask).await,
+            Some(ask) = self.asks.recv() => self.answer(ask),
             _ = hangup.recv() => {
                 // Why it was not taken is in the log.
                 let _ = self.reload();
@@ -362,7 +365,7 @@ impl Guard {
             let mut actor = self.attribution.record(&report.actor);
             // A program of that name is kube-router where the configuration says so, and nowhere else.
             if actor.class == ActorClass::KubeRouter && report.verdict != Verdict::Owner {
-                actor.class = ActorClass::Other;
+                Arc::make_mut(&mut actor).class = ActorClass::Other;
             }
             let record = self.ids.record(&report, actor, self.core.links());
             if record.verdict != Verdict::Owner {

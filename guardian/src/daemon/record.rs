@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
@@ -59,7 +60,7 @@ impl Ids {
     }
 
     /// The record of a report.
-    pub fn record(&mut self, report: &Report, actor: ActorRecord, links: &Links) -> EventRecord {
+    pub fn record(&mut self, report: &Report, actor: Arc<ActorRecord>, links: &Links) -> EventRecord {
         let id = self.id(report.at, report.seq);
         let incident = self.incident(report.incident, &id);
         let micros = |stamp: Stamp| u64::try_from(stamp.since(report.at).as_micros()).unwrap_or(u64::MAX);

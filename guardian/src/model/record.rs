@@ -2,6 +2,8 @@
 //!
 //! The field names and words are an outer interface; add to them, never rename or drop.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -203,8 +205,8 @@ pub struct EventRecord {
     pub change: Change,
     /// By which path.
     pub cause: Cause,
-    /// By whom.
-    pub actor: ActorRecord,
+    /// By whom. Shared by the records of a burst: a table that was flushed has thousands of them.
+    pub actor: Arc<ActorRecord>,
     /// Whose change it counts as.
     pub verdict: Verdict,
     /// What was done.

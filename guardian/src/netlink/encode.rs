@@ -7,9 +7,7 @@
 
 use std::net::IpAddr;
 
-use rtnetlink::packet_core::{
-    DefaultNla, Emitable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
-};
+use rtnetlink::packet_core::{DefaultNla, Emitable, NetlinkSerializable};
 use rtnetlink::packet_route::route::{RouteFlags, RouteHeader, RouteType};
 
 use super::message::nl;
@@ -87,12 +85,9 @@ impl Request {
         Ok(request)
     }
 
-    /// The message for netlink-proto, which fills in length and sequence number. The kernel is to
-    /// acknowledge it and to echo its notification.
-    pub fn into_message<T: From<Self>>(self) -> NetlinkMessage<T> {
-        let mut header = NetlinkHeader::default();
-        header.flags = nl::NLM_F_REQUEST | nl::NLM_F_ACK | nl::NLM_F_ECHO | self.flags;
-        NetlinkMessage::new(header, NetlinkPayload::InnerMessage(self.into()))
+    /// `nlmsg_flags`: the kernel is to acknowledge the request and to echo its notification.
+    pub const fn flags(&self) -> u16 {
+        nl::NLM_F_REQUEST | nl::NLM_F_ACK | nl::NLM_F_ECHO | self.flags
     }
 
     fn about(kind: u16, route: &Route) -> Result<Self, EncodeError> {

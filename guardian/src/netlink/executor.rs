@@ -1,33 +1,17 @@
 //! The only code that writes to the kernel.
 //!
-//! Requests go out by netlink-proto's [`Connection`], many in one datagram. The kernel works through a
-//! datagram of rtnetlink requests before the `sendto` that carries it returns (`netlink_unicast_kernel`),
-//! so every answer is waiting by then: the connection is polled here instead of in a task of its own,
-//! and reads before it asks the reactor. A write costs its system calls and no wake-up.
-//!
-//! Each request is answered by an echo of the kernel's own notification (`NLM_F_ECHO`, `nlmsg_notify`),
-//! which tells what the kernel now holds, and by an acknowledgement.
+//! Many requests go out in one datagram; [`wire`](super::wire) carries them and brings the answers. Each
+//! request is answered by an echo of the kernel's own notification (`NLM_F_ECHO`, `nlmsg_notify`), which
+//! tells what the kernel now holds, and by an acknowledgement.
 
-use std::{
-    convert::Infallible,
-    io,
-    pin::{Pin, pin},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::io;
 
-use futures::{Stream, StreamExt, channel::mpsc::UnboundedReceiver};
-use rtnetlink::packet_core::{
-    ErrorMessage, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
-};
-use rtnetlink::proto::{Connection, ConnectionHandle, NetlinkCodec, from_socket_with_codec};
-use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use rtnetlink::packet_core::NetlinkSerializable;
 
 use super::{
-    decode::decode,
     encode::{EncodeError, Request},
-    message::{DecodeError, Frame, Header, NLMSG_HDRLEN, attributes, nl},
-    socket,
+    message::nl,
+    wire::{Answer, Wire},
 };
 use crate::{
     core::plan::{Action, Applied},
@@ -40,10 +24,6 @@ const IN_FLIGHT: usize = 128;
 /// Bytes of requests in one datagram, below the default `net.core.wmem_default`.
 const DATAGRAM_MAX: usize = 64 * 1024;
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// For an answer that is not there when the request has been sent. It always is.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// `NLMSGERR_ATTR_MSG`.
-const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// Writes routes to the kernel, in the network namespace of the thread that opened it.
 pub struct Executor {
@@ -51,17 +31,8 @@ pub struct Executor {
     port: u32,
 }
 
-/// What came back for one request.
-#[derive(Default)]
-struct Answer {
-    /// The echoed notifications; several where an IPv6 multipath route is removed.
-    echoes: Vec<Notice>,
-    /// The acknowledgement: an error number (0 for success) and the kernel's words.
-    ack: Option<(i32, Option<String>)>,
-}
-
 impl Executor {
-    /// Opens the socket. Must be called within a tokio runtime with I/O and time enabled.
+    /// Opens the socket.
     ///
     /// # Errors
     /// Those of `socket`, `bind` and `setsockopt`. Whether the process may write routes
@@ -71,7 +42,7 @@ impl Executor {
     }
 
     pub(super) fn with_receive_buffer(bytes: usize) -> io::Result<Self> {
-        let mut wire = Wire::open(0, bytes)?;
+        let wire = Wire::open(0, bytes)?;
         let port = wire.port()?;
         Ok(Self { wire: Some(wire), port })
     }
@@ -83,36 +54,22 @@ impl Executor {
 
     /// Carries the actions out, in order, and says what came of each, in the same order. An action that
     /// fails does not stop the next.
-    ///
-    /// Yields to the runtime after each 128 requests; may be dropped there, with the rest undone.
-    pub async fn apply(&mut self, actions: &[Action]) -> Vec<Applied> {
+    pub fn apply(&mut self, actions: &[Action]) -> Vec<Applied> {
         let mut results = Vec::with_capacity(actions.len());
         let mut rest = actions;
         while !rest.is_empty() {
-            if !results.is_empty() {
-                tokio::task::yield_now().await;
-            }
             let (requests, taken) = batch(rest);
             let (now, later) = rest.split_at(taken);
             rest = later;
-
-            let wanted = requests.iter().filter(|request| request.is_ok()).count();
-            let (sendable, encoded) = requests.into_iter().fold(
-                (Vec::with_capacity(wanted), Vec::with_capacity(taken)),
-                |(mut sendable, mut encoded), request| {
-                    encoded.push(request.map(|request| sendable.push(request.into_message())));
-                    (sendable, encoded)
-                },
-            );
-            let exchanged = if sendable.is_empty() { Ok(Vec::new()) } else { self.exchange(sendable).await };
+            let exchanged = self.exchange(requests.iter().flatten());
             let (mut answers, lost) = match exchanged {
                 Ok(answers) => (answers.into_iter(), String::from("the kernel's answer was lost")),
                 Err(error) => (Vec::new().into_iter(), format!("the netlink socket failed: {error}")),
             };
-            for (action, encoded) in now.iter().zip(encoded) {
-                results.push(match encoded {
+            for (action, request) in now.iter().zip(requests) {
+                results.push(match request {
                     Err(error) => Applied::Refused { errno: error.errno(), message: Some(error.to_string()) },
-                    Ok(()) => judge(action, answers.next().unwrap_or_default(), &lost),
+                    Ok(_) => judge(action, answers.next().unwrap_or_default(), &lost),
                 });
             }
         }
@@ -120,13 +77,13 @@ impl Executor {
     }
 
     /// Sends the requests as one datagram and returns an answer for each, empty where it was lost.
-    async fn exchange(&mut self, requests: Vec<NetlinkMessage<Message>>) -> io::Result<Vec<Answer>> {
+    fn exchange<'a>(&mut self, requests: impl Iterator<Item = &'a Request>) -> io::Result<Vec<Answer>> {
         let mut wire = match self.wire.take() {
             Some(wire) => wire,
             // After a failure. The same port id, for those who know it.
             None => Wire::open(self.port, RECEIVE_BUFFER)?,
         };
-        let (answers, intact) = wire.exchange(requests).await?;
+        let (answers, intact) = wire.exchange(requests)?;
         if intact {
             self.wire = Some(wire);
         }
@@ -221,191 +178,4 @@ fn unweighted(route: &Route) -> Route {
         route.legs.sort();
     }
     route
-}
-
-/// The connection and what hangs on it.
-struct Wire {
-    connection: Connection<Message, Eager>,
-    handle: ConnectionHandle<Message>,
-    unsolicited: UnboundedReceiver<(NetlinkMessage<Message>, SocketAddr)>,
-    /// The sequence number of the last request; netlink-proto counts the same way.
-    sequence: u32,
-}
-
-impl Wire {
-    fn open(port: u32, receive_buffer: usize) -> io::Result<Self> {
-        let mut eager = Eager::new(NETLINK_ROUTE)?;
-        socket::prepare(eager.socket_mut(), port, receive_buffer)?;
-        eager.socket_ref().set_ext_ack(true)?;
-        eager.socket_ref().set_cap_ack(true)?;
-        let (mut connection, handle, unsolicited) = from_socket_with_codec::<_, _, NetlinkCodec>(eager);
-        connection.set_forward_ack(true);
-        Ok(Self { connection, handle, unsolicited, sequence: 0 })
-    }
-
-    fn port(&mut self) -> io::Result<u32> {
-        socket::port(self.connection.socket_mut().socket_ref())
-    }
-
-    /// The answers, and whether the connection can be used again: one that has lost an answer keeps
-    /// waiting for it.
-    async fn exchange(&mut self, requests: Vec<NetlinkMessage<Message>>) -> io::Result<(Vec<Answer>, bool)> {
-        let mut answers: Vec<Answer> = Vec::new();
-        answers.resize_with(requests.len(), Answer::default);
-        let first = self.sequence.wrapping_add(1);
-        self.sequence = self.sequence.wrapping_add(requests.len() as u32);
-
-        let replies = self.handle.request_batch(requests, socket::kernel()).map_err(io::Error::other)?;
-        let mut replies = pin!(replies);
-        let mut attempt = std::future::poll_fn(|cx| {
-            // The first round sends, the second reads.
-            for _ in 0..2 {
-                if Pin::new(&mut self.connection).poll(cx).is_ready() {
-                    return Poll::Ready(Err(io::Error::other("the connection closed")));
-                }
-                while let Poll::Ready(reply) = replies.as_mut().poll_next(cx) {
-                    let Some(reply) = reply else { return Poll::Ready(Ok(true)) };
-                    let index = reply.header.sequence_number.wrapping_sub(first) as usize;
-                    if let Some(answer) = answers.get_mut(index) {
-                        answer.take(reply);
-                    }
-                }
-                while let Poll::Ready(Some((message, _))) = self.unsolicited.poll_next_unpin(cx) {
-                    if matches!(message.payload, NetlinkPayload::Overrun(_)) {
-                        return Poll::Ready(Ok(false));
-                    }
-                }
-            }
-            Poll::Pending
-        });
-        let at_once = futures::future::poll_immediate(&mut attempt).await;
-        let intact = match at_once {
-            Some(result) => result?,
-            None => tokio::time::timeout(ANSWER_LIMIT, attempt).await.unwrap_or(Ok(false))?,
-        };
-        Ok((answers, intact))
-    }
-}
-
-impl Answer {
-    fn take(&mut self, reply: NetlinkMessage<Message>) {
-        let has_words = reply.header.flags & nl::NLM_F_ACK_TLVS != 0;
-        match reply.payload {
-            NetlinkPayload::InnerMessage(Message::Echo(Ok(Some(notice)))) => self.echoes.push(notice),
-            NetlinkPayload::InnerMessage(Message::Echo(Err(error))) => {
-                log::warn!("the kernel's echo of a route cannot be read: {error}");
-            }
-            NetlinkPayload::Error(error) => {
-                self.ack =
-                    Some((error.raw_code().saturating_abs(), if has_words { words(&error) } else { None }));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// `NLMSGERR_ATTR_MSG` behind the acknowledged header (`netlink_ack`, with `NETLINK_CAP_ACK`).
-fn words(error: &ErrorMessage) -> Option<String> {
-    let behind = error.header.get(NLMSG_HDRLEN..)?;
-    attributes(behind).flatten().find_map(|(kind, value)| {
-        let text = value.split(|&byte| byte == 0).next()?;
-        (kind & nl::NLA_TYPE_MASK == NLMSGERR_ATTR_MSG).then(|| String::from_utf8_lossy(text).into_owned())
-    })
-}
-
-/// What goes over the connection: requests out, echoes in. Both in the kernel's own bytes, where
-/// `RouteNetlinkMessage` would drop what it cannot parse.
-#[derive(Debug)]
-enum Message {
-    Request(Request),
-    Echo(Result<Option<Notice>, DecodeError>),
-}
-
-impl From<Request> for Message {
-    fn from(request: Request) -> Self {
-        Self::Request(request)
-    }
-}
-
-impl NetlinkSerializable for Message {
-    fn message_type(&self) -> u16 {
-        match self {
-            Self::Request(request) => request.message_type(),
-            Self::Echo(_) => 0,
-        }
-    }
-
-    fn buffer_len(&self) -> usize {
-        match self {
-            Self::Request(request) => request.buffer_len(),
-            Self::Echo(_) => 0,
-        }
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        if let Self::Request(request) = self {
-            request.serialize(buffer);
-        }
-    }
-}
-
-impl NetlinkDeserializable for Message {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        let header = Header {
-            kind: header.message_type,
-            flags: header.flags,
-            port: header.port_number,
-            seq: header.sequence_number,
-        };
-        Ok(Self::Echo(decode(&Frame { header, payload })))
-    }
-}
-
-/// A [`TokioSocket`] that tries before it asks the reactor.
-struct Eager(TokioSocket);
-
-impl AsyncSocket for Eager {
-    fn socket_ref(&self) -> &Socket {
-        self.0.socket_ref()
-    }
-
-    fn socket_mut(&mut self) -> &mut Socket {
-        self.0.socket_mut()
-    }
-
-    fn new(protocol: isize) -> io::Result<Self> {
-        TokioSocket::new(protocol).map(Self)
-    }
-
-    fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_send(cx, buf)
-    }
-
-    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], addr: &SocketAddr) -> Poll<io::Result<usize>> {
-        match self.0.socket_ref().send_to(buf, addr, 0) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.poll_send_to(cx, buf, addr),
-            result => Poll::Ready(result),
-        }
-    }
-
-    fn poll_recv<B: bytes::BufMut>(&self, cx: &mut Context<'_>, buf: &mut B) -> Poll<io::Result<()>> {
-        self.0.poll_recv(cx, buf)
-    }
-
-    fn poll_recv_from<B: bytes::BufMut>(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut B,
-    ) -> Poll<io::Result<SocketAddr>> {
-        match self.0.socket_ref().recv_from(buf, 0) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.poll_recv_from(cx, buf),
-            result => Poll::Ready(result.map(|(_, addr)| addr)),
-        }
-    }
-
-    fn poll_recv_from_full(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, SocketAddr)>> {
-        self.0.poll_recv_from_full(cx)
-    }
 }

@@ -3,7 +3,7 @@
 //! - [`message`]: frames and attributes of a datagram, bounds-checked;
 //! - [`decode`]: a frame into a [`Notice`](crate::model::Notice);
 //! - [`encode`]: a [`Route`](crate::model::Route) into a request that loses none of its bytes;
-//! - [`executor`]: the only code that writes to the kernel;
+//! - [`executor`]: the only code that writes to the kernel, over a `wire`;
 //! - [`dump`]: what the kernel holds now;
 //! - [`listener`]: notifications, for the mode without BPF.
 //!
@@ -19,6 +19,7 @@ pub mod message;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use decode::decode;
 pub use dump::{DumpError, Routes, State, dump, dump_routes};

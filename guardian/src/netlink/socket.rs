@@ -12,9 +12,14 @@ pub(super) fn kernel() -> SocketAddr {
 /// A bound `NETLINK_ROUTE` socket of the calling thread's network namespace, with a receive buffer of
 /// `receive_buffer` bytes.
 pub(super) fn open(receive_buffer: usize) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    let mut socket = unbound()?;
     prepare(&mut socket, 0, receive_buffer)?;
     Ok(socket)
+}
+
+/// A `NETLINK_ROUTE` socket of the calling thread's network namespace, not bound yet.
+pub(super) fn unbound() -> io::Result<Socket> {
+    Socket::new(NETLINK_ROUTE)
 }
 
 /// Binds a socket to a port id, 0 for one of the kernel's choice, and sizes its receive buffer.

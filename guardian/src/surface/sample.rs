@@ -1,5 +1,7 @@
 //! Event records for the tests of the surfaces.
 
+use std::sync::Arc;
+
 use super::report::{HeldReport, ObjectCounts, SensorReport, StatusReport};
 use crate::{
     config::Mode,
@@ -32,7 +34,7 @@ pub fn networkd(n: u32) -> EventRecord {
         },
         change: Change::Deleted,
         cause: Cause::Request,
-        actor: ActorRecord {
+        actor: Arc::new(ActorRecord {
             class: ActorClass::Networkd,
             pid: Some(812),
             start_ns: Some(5_000_000_000),
@@ -48,7 +50,7 @@ pub fn networkd(n: u32) -> EventRecord {
             pod: None,
             ancestors: vec![ancestor(1, "systemd", "/usr/lib/systemd/systemd")],
             confidence: Confidence::Exact,
-        },
+        }),
         verdict: Verdict::Foreign,
         outcome: Outcome::Restored,
         detection_us: Some(24),
@@ -69,7 +71,7 @@ pub fn script(n: u32) -> EventRecord {
                1024 mtu 1480 nexthop via fe80::1 dev eth0 weight 1"
             .into(),
     };
-    event.actor = ActorRecord {
+    event.actor = Arc::new(ActorRecord {
         class: ActorClass::Iproute2,
         pid: Some(1_234_567),
         start_ns: Some(9_000_000_000),
@@ -91,7 +93,7 @@ pub fn script(n: u32) -> EventRecord {
         ],
         confidence: Confidence::Exact,
         ..ActorRecord::default()
-    };
+    });
     event.outcome = Outcome::Held;
     event.outage_us = None;
     event.error = Some("undone 5 times by the same actor; next attempt in 8s".into());
@@ -102,7 +104,7 @@ pub fn script(n: u32) -> EventRecord {
 pub fn nobody(n: u32) -> EventRecord {
     let mut event = networkd(n);
     event.cause = Cause::LinkDown;
-    event.actor = ActorRecord::default();
+    event.actor = Arc::default();
     event.verdict = Verdict::Unknown;
     event.outcome = Outcome::Restored;
     event.outage_us = Some(2_004_311);

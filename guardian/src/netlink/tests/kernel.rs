@@ -43,17 +43,15 @@ fn refusals_come_with_the_kernels_words() {
         let mut huge = route.clone();
         huge.attributes.push(Attribute { kind: 99, value: vec![0; 70_000].into() });
 
-        let applied = executor
-            .apply(&[
-                Action::Add(route.clone()),
-                Action::Add(nowhere.clone()),
-                Action::Remove(other),
-                Action::Add(huge),
-                Action::Remove(route.clone()),
-                Action::Remove(route.clone()),
-                Action::Add(route),
-            ])
-            .await;
+        let applied = executor.apply(&[
+            Action::Add(route.clone()),
+            Action::Add(nowhere.clone()),
+            Action::Remove(other),
+            Action::Add(huge),
+            Action::Remove(route.clone()),
+            Action::Remove(route.clone()),
+            Action::Add(route),
+        ]);
         assert_eq!(applied[0], Applied::Exists);
         let gateway = Some("Nexthop has invalid gateway".to_owned());
         assert_eq!(applied[1], Applied::Refused { errno: libc::ENETUNREACH, message: gateway });
@@ -69,9 +67,9 @@ fn ten_thousand_actions_keep_their_order() {
         ip("route add 10.1.0.0/24 via 10.0.0.2 proto 17");
         let mut executor = Executor::open().unwrap();
         let routes = many(&named("10.1.0.0/24"), 10_000);
-        assert!(executor.apply(&[Action::Add(routes[777].clone())]).await == [Applied::Verified]);
+        assert!(executor.apply(&[Action::Add(routes[777].clone())]) == [Applied::Verified]);
         let adds: Vec<_> = routes.iter().cloned().map(Action::Add).collect();
-        let applied = executor.apply(&adds).await;
+        let applied = executor.apply(&adds);
         assert_eq!(applied.len(), adds.len());
         for (index, applied) in applied.into_iter().enumerate() {
             let expected = if index == 777 { Applied::Exists } else { Applied::Verified };
@@ -91,7 +89,7 @@ fn a_lost_answer_is_a_refusal_and_the_next_apply_works() {
         let routes = many(&named("10.1.0.0/24"), 100);
         let adds: Vec<_> = routes.iter().cloned().map(Action::Add).collect();
         let started = std::time::Instant::now();
-        let applied = executor.apply(&adds).await;
+        let applied = executor.apply(&adds);
         assert!(started.elapsed() < Duration::from_millis(500), "it waited for what was lost");
         let lost = applied
             .iter()
@@ -100,7 +98,7 @@ fn a_lost_answer_is_a_refusal_and_the_next_apply_works() {
         assert!(lost > 50 && applied[0] == Applied::Verified, "{lost} lost, {:?}", applied[0]);
 
         let removals: Vec<_> = routes.into_iter().map(Action::Remove).collect();
-        let applied = executor.apply(&removals).await;
+        let applied = executor.apply(&removals);
         assert!(applied.iter().all(|applied| *applied == Applied::Verified), "{applied:?}");
         assert_eq!(executor.port(), port);
     });
@@ -113,7 +111,7 @@ fn notifications_carry_the_executors_port() {
         let route = named("10.1.0.0/24");
         let mut executor = Executor::open().unwrap();
         let mut listener = Listener::open(RECEIVE_BUFFER).unwrap();
-        executor.apply(&[Action::Remove(route.clone())]).await;
+        executor.apply(&[Action::Remove(route.clone())]);
         ip("link set eth1 down");
         let mut seen = Vec::new();
         while seen.len() < 2 {
@@ -143,7 +141,7 @@ fn an_overrun_is_reported_and_the_listener_goes_on() {
         let mut executor = Executor::open().unwrap();
         let mut listener = Listener::open(4096).unwrap();
         let adds: Vec<_> = many(&named("10.1.0.0/24"), 100).into_iter().map(Action::Add).collect();
-        executor.apply(&adds).await;
+        executor.apply(&adds);
         let mut overran = false;
         while !overran {
             let received = tokio::time::timeout(Duration::from_secs(2), listener.recv());
@@ -187,7 +185,7 @@ fn a_dump_amid_churn_is_whole_or_says_it_is_not() {
         let mut executor = Executor::open().unwrap();
         let stable = many(&named("10.1.0.0/24"), 3000);
         let adds: Vec<_> = stable.iter().cloned().map(Action::Add).collect();
-        executor.apply(&adds).await;
+        executor.apply(&adds);
 
         let churn = "while :; do echo 'address add 10.5.0.1/24 dev eth1'; echo 'link add x0 type bridge'; \
                      echo 'route add 9.9.9.0/24 via 10.0.0.2'; echo 'link del x0'; \

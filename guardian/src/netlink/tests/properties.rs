@@ -1,20 +1,16 @@
 //! Nothing that arrives makes the decoder panic, and nothing is lost on the way out and back.
 
 use proptest::{collection::vec, prelude::*};
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 
 use crate::{
     model::{Attribute, Family, Leg, Notice, Prefix, Route, RouteKey, route::rt},
-    netlink::{decode, encode::Request, frames, message::nl},
+    netlink::{decode, encode::Request, frames, message::nl, wire::push},
 };
 
 /// The datagram of a request.
-fn bytes(request: Request) -> Vec<u8> {
-    let mut message: NetlinkMessage<Request> = request.into_message();
-    assert!(matches!(message.payload, NetlinkPayload::InnerMessage(_)));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+fn bytes(request: &Request) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push(&mut bytes, request, 1);
     bytes
 }
 
@@ -91,7 +87,7 @@ fn decode_all(bytes: &[u8]) {
 proptest! {
     #[test]
     fn a_route_survives_the_way_out_and_back(route in route(), flags in 0u16..0x1000) {
-        let bytes = bytes(Request::set(&route, flags).unwrap());
+        let bytes = bytes(&Request::set(&route, flags).unwrap());
         let frame = frames(&bytes).next().unwrap().unwrap();
         prop_assert_eq!(frame.header.kind, nl::RTM_NEWROUTE);
         let Some(Notice::RouteSet { route: back, replaced, .. }) = decode(&frame).unwrap() else {
@@ -122,7 +118,7 @@ proptest! {
 
     #[test]
     fn cut_and_spoilt_messages_never_panic(route in route(), cut in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let mut bytes = bytes(Request::set(&route, 0).unwrap());
+        let mut bytes = bytes(&Request::set(&route, 0).unwrap());
         let spoil = at.index(bytes.len());
         bytes[spoil] = byte;
         decode_all(&bytes);

@@ -98,11 +98,11 @@ fn routes() -> Vec<Route> {
 }
 
 /// Removes the routes one by one and puts them back; each step must be verified by the kernel's echo.
-async fn remove_and_restore(executor: &mut Executor, made: &[Route], what: &str) {
+fn remove_and_restore(executor: &mut Executor, made: &[Route], what: &str) {
     let before = all_routes();
     let count = routes().len();
     let removals: Vec<_> = made.iter().cloned().map(Action::Remove).collect();
-    for (action, applied) in removals.iter().zip(executor.apply(&removals).await) {
+    for (action, applied) in removals.iter().zip(executor.apply(&removals)) {
         assert_eq!(applied, Applied::Verified, "{what}: {action:#?}");
     }
     let left = routes();
@@ -117,7 +117,7 @@ async fn remove_and_restore(executor: &mut Executor, made: &[Route], what: &str)
             if beside { Action::Append(route.clone()) } else { Action::Add(route.clone()) }
         })
         .collect();
-    for (action, applied) in restores.iter().zip(executor.apply(&restores).await) {
+    for (action, applied) in restores.iter().zip(executor.apply(&restores)) {
         assert_eq!(applied, Applied::Verified, "{what}: {action:#?}");
     }
     assert_eq!(all_routes(), before, "{what}");
@@ -138,7 +138,7 @@ fn every_shape_comes_back_byte_for_byte() {
             }
             let made: Vec<_> = routes().into_iter().filter(|route| !before.contains(route)).collect();
             assert!(!made.is_empty(), "{shape} made no route that a dump shows");
-            remove_and_restore(&mut executor, &made, shape).await;
+            remove_and_restore(&mut executor, &made, shape);
             tested += 1;
         }
         eprintln!("{tested} of {} shapes", SHAPES.len() + wide.len());
@@ -159,9 +159,9 @@ fn the_kernels_own_routes_come_back() {
         // these the narrow ones.
         let mut ours = ours;
         ours.sort_by_key(|route| std::cmp::Reverse((route.scope, route.key.dst.len())));
-        remove_and_restore(&mut executor, &ours, "all but addrconf's").await;
+        remove_and_restore(&mut executor, &ours, "all but addrconf's");
 
-        let refused = executor.apply(&[Action::Add(kernels[0].clone())]).await;
+        let refused = executor.apply(&[Action::Add(kernels[0].clone())]);
         let [Applied::Refused { message: Some(message), .. }] = refused.as_slice() else {
             panic!("{refused:?}");
         };
@@ -191,7 +191,7 @@ fn replace_undoes_a_replace() {
             ip(spoil);
             assert_ne!(all_routes(), text);
             let undo = [Action::Replace(made[0].clone())];
-            assert_eq!(executor.apply(&undo).await, [Applied::Verified], "{make}");
+            assert_eq!(executor.apply(&undo), [Applied::Verified], "{make}");
             assert_eq!(all_routes(), text, "{make}");
         }
     });
@@ -206,7 +206,7 @@ fn a_leg_is_appended_to_an_ipv6_route() {
         let whole = routes().into_iter().find(|route| route.key.dst.to_string() == "fd10::/64").unwrap();
         let last = Route { legs: whole.legs[1..].to_vec(), ..whole };
         let steps = [Action::Remove(last.clone()), Action::Append(last)];
-        assert_eq!(executor.apply(&steps).await, [Applied::Verified, Applied::Verified]);
+        assert_eq!(executor.apply(&steps), [Applied::Verified, Applied::Verified]);
         assert_eq!(all_routes(), text);
     });
 }

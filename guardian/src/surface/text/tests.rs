@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::{
     model::{
@@ -36,9 +38,9 @@ fn samples() -> Vec<EventRecord> {
     replaced.outcome = Outcome::AlreadyPresent;
     replaced.time = "2026-11-23T00:00:00.000001Z".into();
     let mut link = sample::nobody(6);
-    link.actor.class = ActorClass::Kernel;
-    link.actor.confidence = Confidence::Exact;
-    link.actor.comm = "kworker/1:2".into();
+    Arc::make_mut(&mut link.actor).class = ActorClass::Kernel;
+    Arc::make_mut(&mut link.actor).confidence = Confidence::Exact;
+    Arc::make_mut(&mut link.actor).comm = "kworker/1:2".into();
     link.verdict = Verdict::Kernel;
     link.outcome = Outcome::Failed;
     link.outage_us = None;
@@ -46,13 +48,14 @@ fn samples() -> Vec<EventRecord> {
     let mut owner = sample::networkd(7);
     owner.verdict = Verdict::Owner;
     owner.outcome = Outcome::Allowed;
-    owner.actor.class = ActorClass::KubeRouter;
-    owner.actor.exe = Some("/usr/local/bin/kube-router".into());
+    Arc::make_mut(&mut owner.actor).class = ActorClass::KubeRouter;
+    Arc::make_mut(&mut owner.actor).exe = Some("/usr/local/bin/kube-router".into());
     owner.outage_us = None;
     let mut hostile = sample::script(8);
-    hostile.actor.argv = vec!["ip".into(), "\x1b[2J\r\u{202e}oops".into(), "日本語".repeat(40)];
-    hostile.actor.comm = "i\np".into();
-    hostile.actor.exe = Some("/tmp/\x1b]0;x\x07".into());
+    Arc::make_mut(&mut hostile.actor).argv =
+        vec!["ip".into(), "\x1b[2J\r\u{202e}oops".into(), "日本語".repeat(40)];
+    Arc::make_mut(&mut hostile.actor).comm = "i\np".into();
+    Arc::make_mut(&mut hostile.actor).exe = Some("/tmp/\x1b]0;x\x07".into());
     hostile.object.text = "日本語".repeat(30);
     hostile.outcome = Outcome::Observed;
     vec![sample::networkd(1), sample::script(2), sample::nobody(3), replaced, link, owner, hostile]
