@@ -1,25 +1,128 @@
-//! Network interfaces, as far as routes need them.
+//! Network interfaces, and what makes them ports of a bridge.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Write as _};
 
-/// `IFF_UP` of `include/uapi/linux/if.h`.
-const IFF_UP: u32 = 1;
+use super::attribute::Attribute;
 
-/// A network interface of the guarded namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `IFF_*` of `include/uapi/linux/if.h`.
+#[allow(missing_docs, reason = "the kernel's names say it")]
+pub mod iff {
+    pub const UP: u32 = 0x1;
+    pub const NOARP: u32 = 0x80;
+    pub const PROMISC: u32 = 0x100;
+    pub const ALLMULTI: u32 = 0x200;
+    pub const MULTICAST: u32 = 0x1000;
+    /// What somebody sets, as opposed to what the kernel finds out.
+    pub const SETTABLE: u32 = UP | NOARP | PROMISC | ALLMULTI | MULTICAST;
+}
+
+/// The numbers of `include/uapi/linux/if_link.h` that the guardian reasons with.
+#[allow(missing_docs, reason = "the kernel's names say it")]
+pub mod ifla {
+    pub const ADDRESS: u16 = 1;
+    pub const BROADCAST: u16 = 2;
+    pub const IFNAME: u16 = 3;
+    pub const MTU: u16 = 4;
+    pub const LINK: u16 = 5;
+    pub const MASTER: u16 = 10;
+    pub const TXQLEN: u16 = 13;
+    pub const LINKINFO: u16 = 18;
+    pub const IFALIAS: u16 = 20;
+    pub const AF_SPEC: u16 = 26;
+    pub const GROUP: u16 = 27;
+    pub const NUM_TX_QUEUES: u16 = 31;
+    pub const NUM_RX_QUEUES: u16 = 32;
+    pub const LINK_NETNSID: u16 = 37;
+    pub const PROP_LIST: u16 = 52;
+    pub const INFO_KIND: u16 = 1;
+    pub const INFO_DATA: u16 = 2;
+    pub const INFO_SLAVE_KIND: u16 = 4;
+    pub const INFO_SLAVE_DATA: u16 = 5;
+    pub const INET6_ADDR_GEN_MODE: u16 = 8;
+}
+
+/// A network interface of the guarded namespace, as the kernel would take it back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// The kernel's `ifindex`, always above zero.
     pub index: u32,
     /// The name, at most 15 bytes; bytes that are not UTF-8 are replaced.
     pub name: String,
-    /// `ifi_flags`: `IFF_UP` and the others.
+    /// `ifi_flags`: [`iff::UP`] and the others.
     pub flags: u32,
+    /// `IFLA_MTU`, in bytes; 0 where the message has none.
+    pub mtu: u32,
+    /// `IFLA_INFO_KIND`, such as `bridge`; `None` for what no program makes.
+    pub kind: Option<Box<str>>,
+    /// The entries of `IFLA_INFO_DATA` that somebody sets, by type.
+    pub data: Vec<Attribute>,
+    /// `IFLA_INET6_ADDR_GEN_MODE`; `None` where IPv6 does not know the link.
+    pub addr_gen_mode: Option<u8>,
+    /// What else somebody may have set (address, queue length, group, alias, lower link, other names), by type.
+    pub attributes: Vec<Attribute>,
+    /// What it is a port of.
+    pub port: Option<Port>,
 }
 
 impl Link {
     /// Whether it is administratively up.
     pub const fn is_up(&self) -> bool {
-        self.flags & IFF_UP != 0
+        self.flags & iff::UP != 0
+    }
+
+    /// Whether it is, in what is guarded, what `other` is: name, settable flags, MTU, kind and its options. The
+    /// hardware address is not: a bridge takes it from its ports.
+    pub fn same(&self, other: &Self) -> bool {
+        self.index == other.index
+            && self.name == other.name
+            && self.flags & iff::SETTABLE == other.flags & iff::SETTABLE
+            && self.mtu == other.mtu
+            && self.kind == other.kind
+            && self.data == other.data
+            && self.addr_gen_mode == other.addr_gen_mode
+    }
+
+    /// The first attribute of this type.
+    pub fn attribute(&self, number: u16) -> Option<&Attribute> {
+        self.attributes.iter().find(|a| a.number() == number)
+    }
+
+    /// What `ip link` says of it, in short.
+    pub fn text(&self) -> String {
+        let mut out = self.name.clone();
+        if let Some(kind) = &self.kind {
+            let _ = write!(out, " type {kind}");
+        }
+        if self.mtu != 0 {
+            let _ = write!(out, " mtu {}", self.mtu);
+        }
+        out += if self.is_up() { " up" } else { " down" };
+        out
+    }
+}
+
+/// A link's membership in a bridge or another master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The ifindex of the link.
+    pub link: u32,
+    /// The ifindex of the master (`IFLA_MASTER`).
+    pub master: u32,
+    /// `IFLA_INFO_SLAVE_KIND`, such as `bridge`.
+    pub kind: Option<Box<str>>,
+    /// The entries of `IFLA_INFO_SLAVE_DATA` that somebody sets, such as hairpin mode, by type.
+    pub options: Vec<Attribute>,
+}
+
+impl Port {
+    /// Whether it is the same membership; its options may have changed.
+    pub const fn same(&self, other: &Self) -> bool {
+        self.link == other.link && self.master == other.master
+    }
+
+    /// `LINK master MASTER`, as for `ip link set`.
+    pub fn text(&self, links: &Links) -> String {
+        format!("{} master {}", links.name(self.link), links.name(self.master))
     }
 }
 
@@ -37,6 +140,11 @@ impl Links {
     /// The link with this ifindex.
     pub fn get(&self, index: u32) -> Option<&Link> {
         self.present.get(&index)
+    }
+
+    /// The link of this name.
+    pub fn named(&self, name: &str) -> Option<&Link> {
+        self.present.values().find(|link| link.name == name)
     }
 
     /// The name of the link with this ifindex, also of one that is gone, or `if<index>`, the form that `ip`

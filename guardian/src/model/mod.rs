@@ -3,19 +3,29 @@
 //! The ground floor of the crate. Nothing here does I/O, reads a clock or knows a socket.
 
 pub mod actor;
+pub mod address;
+pub mod attribute;
 pub mod link;
 mod mode;
+pub mod nexthop;
 pub mod notice;
+pub mod object;
 pub mod prefix;
 pub mod record;
 pub mod route;
 mod route_text;
+pub mod rule;
 pub mod time;
 
 pub use actor::{Actor, ActorClass, Confidence, Process, ProcessId};
-pub use link::{Link, Links};
+pub use address::{Address, AddressKey};
+pub use attribute::Attribute;
+pub use link::{Link, Links, Port};
 pub use mode::Mode;
-pub use notice::{Address, Notice};
+pub use nexthop::Nexthop;
+pub use notice::Notice;
+pub use object::{Key, Object};
 pub use prefix::{Family, Prefix};
-pub use route::{Attribute, Leg, Route, RouteKey};
+pub use route::{Leg, Route, RouteKey};
+pub use rule::{Rule, RuleKey};
 pub use time::Stamp;

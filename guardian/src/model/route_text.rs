@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{
+    attribute::Attribute,
     link::Links,
     prefix::Prefix,
-    route::{Attribute, Leg, Route, rt},
+    route::{Leg, Route, rt},
 };
 
 impl Route {
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn reads_as_ip_would_print_it() {
-        let links: Links = [Link { index: 2, name: "eth0".into(), flags: 1 }].into_iter().collect();
+        let links: Links = [Link { index: 2, name: "eth0".into(), flags: 1, ..Link::default() }].into_iter().collect();
         let mut route = Route {
             key: RouteKey {
                 table: rt::TABLE_MAIN,

@@ -1,0 +1,112 @@
+//! Addresses on interfaces.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use super::{
+    attribute::Attribute,
+    link::Links,
+    prefix::{Family, Prefix},
+    route::rt,
+};
+
+/// The numbers of `include/uapi/linux/if_addr.h` that the guardian reasons with.
+#[allow(missing_docs, reason = "the kernel's names say it")]
+pub mod ifa {
+    pub const ADDRESS: u16 = 1;
+    pub const LOCAL: u16 = 2;
+    pub const LABEL: u16 = 3;
+    pub const BROADCAST: u16 = 4;
+    pub const CACHEINFO: u16 = 6;
+    pub const FLAGS: u16 = 8;
+    pub const RT_PRIORITY: u16 = 9;
+
+    /// IPv4: not the first of its network on the link, which the kernel decides by the order of additions.
+    pub const F_SECONDARY: u32 = 0x01;
+    pub const F_NODAD: u32 = 0x02;
+    pub const F_DADFAILED: u32 = 0x08;
+    pub const F_TENTATIVE: u32 = 0x40;
+    pub const F_PERMANENT: u32 = 0x80;
+    pub const F_NOPREFIXROUTE: u32 = 0x200;
+    pub const F_STABLE_PRIVACY: u32 = 0x800;
+    /// What the kernel finds out by itself.
+    pub const F_VOLATILE: u32 = F_DADFAILED | F_TENTATIVE | F_PERMANENT | F_STABLE_PRIVACY;
+}
+
+/// What the kernel looks an address up by: `inet_rtm_deladdr` in `net/ipv4/devinet.c`, `inet6_addr_del`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressKey {
+    /// The ifindex of the link that holds it.
+    pub link: u32,
+    /// The local address (`IFA_LOCAL`, else `IFA_ADDRESS`).
+    pub local: IpAddr,
+    /// The prefix length in bits.
+    pub len: u8,
+    /// The other end of a point-to-point link (`IFA_ADDRESS`), else the local address again.
+    pub peer: IpAddr,
+}
+
+impl AddressKey {
+    /// The address family.
+    pub const fn family(&self) -> Family {
+        match self.local {
+            IpAddr::V4(_) => Family::Inet,
+            IpAddr::V6(_) => Family::Inet6,
+        }
+    }
+
+    /// The network that the kernel makes a connected route to, unless told otherwise.
+    pub fn network(&self) -> Option<Prefix> {
+        Prefix::new(self.peer, self.len)
+    }
+}
+
+/// An address as the kernel would take it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// What identifies it.
+    pub key: AddressKey,
+    /// `ifa_scope`, one of `RT_SCOPE_*`.
+    pub scope: u8,
+    /// `IFA_FLAGS` without [`ifa::F_VOLATILE`].
+    pub flags: u32,
+    /// Whether it is usable: IPv6 looks for duplicates first (`IFA_F_TENTATIVE`).
+    pub tentative: bool,
+    /// Whether the kernel will remove it by itself after a time. Such an address is not restored.
+    pub expires: bool,
+    /// What else there is (label, broadcast, metric, protocol, lifetimes without their ages), by type.
+    pub attributes: Vec<Attribute>,
+}
+
+impl Address {
+    /// Whether the kernel, asked for `self`, would hold what it holds with `other`.
+    pub fn same(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.scope == other.scope
+            && self.flags == other.flags
+            && self.attributes == other.attributes
+    }
+
+    /// Whether it is the first of its network on the link, or has nothing to do with that (IPv6).
+    pub const fn is_primary(&self) -> bool {
+        self.key.family() as u8 == Family::Inet6 as u8 || self.flags & ifa::F_SECONDARY == 0
+    }
+
+    /// The part of `ip address` that says which it is.
+    pub fn text(&self, links: &Links) -> String {
+        let AddressKey { link, local, len, peer } = self.key;
+        let mut out = local.to_string();
+        if peer != local {
+            let _ = write!(out, " peer {peer}");
+        }
+        let _ = write!(out, "/{len} dev {}", links.name(link));
+        match self.scope {
+            rt::SCOPE_UNIVERSE => {}
+            rt::SCOPE_LINK => out += " scope link",
+            rt::SCOPE_HOST => out += " scope host",
+            number => {
+                let _ = write!(out, " scope {number}");
+            }
+        }
+        out
+    }
+}
