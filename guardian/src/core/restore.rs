@@ -1,16 +1,16 @@
 //! Plans: what to write now, what came of it, what is tried again when.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{
     damping::Culprit,
     flow::Reason,
     machine::Core,
     plan::{Action, Applied},
-    rib::{Phase, Wrote},
+    rib::{Entry, Phase, Wrote},
 };
 use crate::model::{
-    Leg, Mode, Prefix, ProcessId, Route, RouteKey, Stamp,
+    Key, Mode, Object, ProcessId, Stamp,
     record::{Cause, Outcome},
     route::rt,
 };
@@ -18,6 +18,9 @@ use crate::model::{
 /// The first retry of what the kernel refused; doubled each time. What it needs usually appears with a
 /// message, which retries at once: this is the safety net.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often the order of addresses is put right for one loss.
+const REORDER: u8 = 3;
 
 /// The longest time between two retries.
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -30,7 +33,7 @@ const EINVAL: i32 = 22;
 const ENETDOWN: i32 = 100;
 
 impl Core {
-    /// The next writes, at most `max`, those first that others need: connected routes before gateways.
+    /// The next writes, at most `max`, those first that others need, and only those.
     /// What came of them goes to [`Core::applied`] before anything else is fed.
     pub fn plan(&mut self, now: Stamp, max: usize) -> Vec<Action> {
         self.tick(now);
@@ -54,6 +57,11 @@ impl Core {
         }
         batch.sort_by_key(|(key, action)| (rank(action), *key));
         batch.dedup_by_key(|(key, _)| *key);
+        if let Some(first) = batch.first().map(|(_, action)| stage(rank(action))) {
+            let later =
+                batch.iter().position(|(_, action)| stage(rank(action)) > first).unwrap_or(batch.len());
+            self.ready.extend(batch.drain(later..).map(|(key, _)| key));
+        }
         let actions = batch.iter().map(|(_, action)| action.clone()).collect();
         self.in_flight = batch;
         actions
@@ -79,22 +87,25 @@ impl Core {
         }
     }
 
-    fn apply_one(&mut self, key: RouteKey, action: &Action, result: Applied, wrote: Wrote) {
+    fn apply_one(&mut self, key: Key, action: &Action, result: Applied, wrote: Wrote) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let replaced = matches!(action, Action::Replace(_));
         let appended = matches!(action, Action::Append(_));
         match result {
             Applied::Verified | Applied::Gone if matches!(action, Action::Remove(_)) => {
-                entry.observed.remove(action.route());
+                entry.observed.remove(action.object());
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 entry.surplus = None;
+                if entry.loss.is_some() && entry.desired.first_missing_in(&entry.observed).is_some() {
+                    self.ready.push_back(key);
+                }
                 self.settle_accounts(key);
             }
             Applied::Verified => {
-                let route = Arc::new(action.route().clone());
-                entry.observed.set(Arc::clone(&route), replaced, appended);
-                entry.ours = Some(route);
+                let object = Arc::new(action.object().clone());
+                entry.observed.set(Arc::clone(&object), replaced, appended);
+                entry.ours = Some(object);
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 if let Some(loss) = entry.loss.as_deref() {
@@ -106,14 +117,24 @@ impl Core {
                 if !self.resolve(key, Outcome::Restored, wrote.done) {
                     self.ready.push_back(key);
                 }
-                let route = action.route();
-                self.help(|waiting| needs(waiting, route));
+                if let Object::Link(link) = action.object() {
+                    self.link_is_back(link, wrote.done);
+                }
+                let object = action.object();
+                self.help(|waiting| object.helps(waiting));
             }
             Applied::Differs(Some(held)) => {
                 let text = held.text(&self.links);
                 entry.observed.set(held.into(), replaced, appended);
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
+                // An address that came after the one that was promoted in its place: first that one goes.
+                let in_the_way = matches!(entry.next_action(), Some(Action::Remove(_)));
+                if let Some(loss) = entry.loss.as_mut().filter(|loss| in_the_way && loss.attempts < REORDER) {
+                    loss.attempts += 1;
+                    self.set_phase(key, Phase::Ready);
+                    return;
+                }
                 self.set_phase(key, Phase::Left);
                 self.report(key, Outcome::Failed, Some(format!("the kernel made of it: {text}")));
             }
@@ -121,6 +142,10 @@ impl Core {
                 entry.wrote = Some(wrote);
                 self.set_phase(key, Phase::Contested);
                 self.reread(Reason::Mismatch);
+            }
+            Applied::Exists if self.is_superseded(action.object()) => {
+                self.report(key, Outcome::AlreadyPresent, None);
+                self.let_go(key);
             }
             Applied::Exists => {
                 self.set_phase(key, Phase::Contested);
@@ -134,12 +159,12 @@ impl Core {
         }
     }
 
-    fn refused(&mut self, key: RouteKey, errno: i32, message: Option<&str>, now: Stamp) {
+    fn refused(&mut self, key: Key, errno: i32, message: Option<&str>, now: Stamp) {
         let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
         let attempts = loss.attempts;
         loss.attempts = attempts.saturating_add(1);
         // The kernel took it away as a consequence of the link's end, and says so now.
-        if loss.silent && loss.cause == Cause::Request {
+        if loss.silent && loss.cause == Cause::Request && key.is_route() {
             match errno {
                 ENETDOWN => loss.cause = Cause::LinkDown,
                 ENODEV => loss.cause = Cause::LinkRemoved,
@@ -157,15 +182,21 @@ impl Core {
         self.report(key, outcome, Some(error));
     }
 
+    /// Whether another link has the name of one that was lost: it has taken its place.
+    fn is_superseded(&self, object: &Object) -> bool {
+        let Object::Link(link) = object else { return false };
+        self.links.named(&link.name).is_some_and(|other| other.index != link.index)
+    }
+
     /// Retries at once what waits and for which `helps` holds.
-    pub(super) fn help(&mut self, helps: impl Fn(&Route) -> bool) {
+    pub(super) fn help(&mut self, helps: impl Fn(&Object) -> bool) {
         if self.waiting.is_empty() {
             return;
         }
-        let helped: Vec<RouteKey> = self
+        let helped: Vec<Key> = self
             .waiting
             .iter()
-            .filter(|key| self.rib.get(key).is_some_and(|entry| entry.desired.iter().any(|r| helps(r))))
+            .filter(|key| self.rib.get(key).is_some_and(|entry| entry.desired.iter().any(|o| helps(o))))
             .copied()
             .collect();
         for key in helped {
@@ -207,10 +238,17 @@ impl Core {
     }
 
     /// An operator's word: what is missing and chosen is tried now, with a clean slate. Returns how many.
-    pub fn release(&mut self, chosen: impl Fn(&RouteKey) -> bool) -> usize {
+    /// `name` is an object's ([`Object::name`]); without one all are chosen.
+    pub fn release(&mut self, name: Option<&str>) -> usize {
         let mut released = 0;
-        for key in self.rib.keys() {
-            let Some(entry) = self.rib.get_mut(&key).filter(|_| chosen(&key)) else { continue };
+        let is_chosen = |object: &Object| name.is_none_or(|name| object.name(&self.links) == name);
+        let of_entry = |entry: &Entry| {
+            entry.desired.iter().chain(entry.loss.iter().map(|loss| &loss.object)).any(|o| is_chosen(o))
+        };
+        let chosen: HashSet<Key> =
+            self.rib.iter().filter(|(_, entry)| of_entry(entry)).map(|(key, _)| *key).collect();
+        for key in chosen.iter().copied() {
+            let Some(entry) = self.rib.get_mut(&key) else { continue };
             entry.forgive();
             if entry.loss.is_some() && !entry.is_whole() && self.settings.mode == Mode::Restore {
                 self.set_phase(key, Phase::Ready);
@@ -218,7 +256,7 @@ impl Core {
             }
         }
         self.insisting.retain(|_, insistence| {
-            insistence.keys.retain(|key| !chosen(key));
+            insistence.keys.retain(|key| !chosen.contains(key));
             !insistence.keys.is_empty()
         });
         released
@@ -233,25 +271,36 @@ impl Core {
     }
 }
 
-/// Removals of our own first; then local routes, without which the kernel takes none with their address as
-/// preferred source (`fib_valid_prefsrc`); then what is on a link, and behind it what has a gateway there.
+/// The order in which objects need each other. What is in the way goes first; then links, ports, addresses with the
+/// first of each network before the others, nexthop objects before groups; local routes, without which the kernel
+/// takes none with their address as preferred source (`fib_valid_prefsrc`), what is on a link, and behind it what
+/// has a gateway there; rules last.
 fn rank(action: &Action) -> u8 {
-    match action {
-        Action::Remove(_) => 0,
-        other if other.route().kind == rt::RTN_LOCAL => 1,
-        other if other.route().legs.iter().all(|leg| leg.gateway().is_none()) => 2,
-        _ => 3,
+    if matches!(action, Action::Remove(_)) {
+        return 0;
+    }
+    match action.object() {
+        Object::Link(_) => 1,
+        Object::Port(_) => 2,
+        Object::Address(address) if address.is_primary() => 3,
+        Object::Address(_) => 4,
+        Object::Nexthop(nexthop) if nexthop.members().next().is_none() => 5,
+        Object::Nexthop(_) => 6,
+        Object::Route(route) if route.kind == rt::RTN_LOCAL => 7,
+        Object::Route(route) if route.legs.iter().all(|leg| leg.gateway().is_none()) => 8,
+        Object::Route(_) => 9,
+        Object::Rule(_) => 10,
     }
 }
 
-/// Whether `waiting` may have been refused for want of `route`: it covers one of its gateways.
-fn needs(waiting: &Route, route: &Route) -> bool {
-    waiting.legs.iter().filter_map(Leg::gateway).any(|gateway| covers(&route.key.dst, gateway))
-}
-
-fn covers(prefix: &Prefix, addr: IpAddr) -> bool {
-    let bits = if addr.is_ipv4() { 32 } else { 128 };
-    Prefix::new(addr, bits).is_some_and(|host| prefix.covers(&host))
+/// What is written in one go: the kernel itself makes routes with an address and addresses with a link, and what it has
+/// made is looked at before anything else is written.
+const fn stage(rank: u8) -> u8 {
+    match rank {
+        0..=2 => rank,
+        3 | 4 => 3,
+        _ => 4,
+    }
 }
 
 /// An error number in words, with the kernel's own where it had any.
