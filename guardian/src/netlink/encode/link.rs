@@ -91,7 +91,7 @@ impl Request {
                 bytes.extend(packed(VETH_INFO_PEER, &made(peer)?)?);
                 vec![DefaultNla::new(VETH_INFO_PEER, bytes)]
             }
-            None => owned(&accepted(kind, &link.data))?,
+            None => owned(&accepted(kind, &at_first(kind, &link.data)))?,
         };
         request.info(ifla::INFO_KIND, kind, ifla::INFO_DATA, &data)?;
         Ok(request)
@@ -158,16 +158,27 @@ fn made(link: &Link) -> Result<Vec<DefaultNla>, EncodeError> {
         nlas.push(DefaultNla::new(ifla::MTU, link.mtu.to_ne_bytes().to_vec()));
     }
     let later = [ifla::LINK, ifla::LINK_NETNSID, ifla::IFALIAS, ifla::PROP_LIST];
-    let now: Vec<_> = link.attributes.iter().filter(|a| !later.contains(&a.number())).cloned().collect();
+    // A bridge that has lost its last port has no address; the kernel refuses to set none.
+    let none = |a: &Attribute| a.number() == ifla::ADDRESS && a.value.iter().all(|&byte| byte == 0);
+    let now: Vec<_> =
+        link.attributes.iter().filter(|a| !later.contains(&a.number()) && !none(a)).cloned().collect();
     nlas.extend(owned(&now)?);
     Ok(nlas)
 }
 
+/// The kinds whose options go one by one to the link that exists, and what such a link is made with. A bridge
+/// without VLANs reports that it does not filter them and refuses to be told so (`br_vlan_filter_toggle` without
+/// `CONFIG_BRIDGE_VLAN_FILTERING`); of a bond's options some exclude others (`bond_opts`).
+const MADE_WITH: [(&str, &[u16]); 2] = [("bridge", &[]), ("bond", &[1 /* IFLA_BOND_MODE */])];
+
+/// The options that a link of this kind is made with.
+fn at_first(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
+    let wanted = MADE_WITH.iter().find(|(name, _)| *name == kind).map(|(_, wanted)| wanted);
+    data.iter().filter(|a| wanted.is_none_or(|wanted| wanted.contains(&a.number()))).cloned().collect()
+}
+
 /// What the kernel takes of `data`, in the form in which it takes it.
 fn accepted(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
-    /// `IFLA_BR_GROUP_ADDR`; one that was set no longer follows the VLAN protocol.
-    const BR_GROUP_ADDR: u16 = 20;
-    const DEFAULT_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
     /// `IFLA_MACVLAN_MACADDR_DATA`, the list of addresses of a link in source mode, needs to be told what to
     /// do with it: `IFLA_MACVLAN_MACADDR_MODE` with `MACVLAN_MACADDR_SET`.
     const MACADDR_DATA: u16 = 5;
@@ -175,14 +186,16 @@ fn accepted(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
     const MACADDR_SET: u32 = 3;
     /// `IFLA_VXLAN_TTL_INHERIT`: reported as a number, taken as a flag.
     const VXLAN_TTL_INHERIT: u16 = 28;
+    /// `IFLA_VXLAN_REMCSUM_RX`: even 0 counts as a use of header bits (`vxlan_nl2conf` since 6.14).
+    const VXLAN_REMCSUM_RX: u16 = 22;
     let mut sent = Vec::with_capacity(data.len() + 1);
     for attribute in data {
         match (kind, attribute.number()) {
-            ("bridge", BR_GROUP_ADDR) if attribute.value.as_ref() == DEFAULT_GROUP => {}
             ("macvlan" | "macvtap", MACADDR_DATA) => {
                 sent.push(Attribute { kind: MACADDR_MODE, value: MACADDR_SET.to_ne_bytes().into() });
                 sent.push(attribute.clone());
             }
+            ("vxlan", VXLAN_REMCSUM_RX) if attribute.value.iter().all(|&byte| byte == 0) => {}
             ("vxlan", VXLAN_TTL_INHERIT) => {
                 if attribute.value.iter().any(|&byte| byte != 0) {
                     sent.push(Attribute { kind: VXLAN_TTL_INHERIT, value: [].into() });

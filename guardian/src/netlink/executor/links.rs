@@ -213,6 +213,8 @@ fn differences(link: &Link, held: &Link, anew: bool) -> Vec<Result<Request, Enco
         match attribute.number() {
             // Set once and for all when the link is made.
             ifla::LINK | ifla::LINK_NETNSID | ifla::NUM_TX_QUEUES | ifla::NUM_RX_QUEUES => {}
+            // A bridge without ports had none.
+            ifla::ADDRESS if attribute.value.iter().all(|&byte| byte == 0) => {}
             ifla::PROP_LIST => {
                 let mut request = Request::of_link(nl::RTM_NEWLINKPROP, link.index)
                     .with(nl::NLM_F_CREATE | nl::NLM_F_EXCL | nl::NLM_F_APPEND);
