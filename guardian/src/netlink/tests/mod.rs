@@ -2,6 +2,8 @@
 //! and say so.
 
 mod kernel;
+mod links;
+mod objects;
 mod properties;
 mod shapes;
 
