@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     core::{Core, Counts, Dump, Effect, Input, Reason, Report, Scope},
     model::{
-        Actor, ActorClass, Family, Stamp,
+        Actor, ActorClass, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
     },
     netlink::{DumpError, Executor, Listener, State, dump, listener::RECEIVE_BUFFER},
