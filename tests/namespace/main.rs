@@ -9,6 +9,7 @@ mod foreign;
 mod modes;
 mod networkd;
 mod owner;
+mod paths;
 mod refusals;
 mod shapes;
 mod without_guardian;
