@@ -110,6 +110,11 @@ impl State {
         self.items.iter().map(|item| item.label.as_str())
     }
 
+    /// The objects: what they are known by, and all that is said of them.
+    pub fn objects(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.items.iter().map(|item| (item.label.as_str(), &item.value))
+    }
+
     /// Only the objects whose label satisfies this.
     #[must_use]
     pub fn only(&self, like: impl Fn(&str) -> bool) -> Self {
