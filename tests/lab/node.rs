@@ -69,10 +69,16 @@ impl Lab {
         let lab = Self::new()?;
         lab.uplink()?;
         lab.batch(&format!("addr add {NODE}/24 dev eth0\naddr add fd00:10::10/64 dev eth0\n"))?;
-        lab.kube_links_with_vxlan()?;
-        lab.kube_routes()?;
-        lab.kube_routes6()?;
-        lab.batch(&format!(
+        let pods = lab.kube_objects()?;
+        Ok(Node { lab, pods })
+    }
+
+    /// The same on a node whose `eth0` has its addresses.
+    pub fn kube_objects(&self) -> Result<Vec<Pod>> {
+        self.kube_links_with_vxlan()?;
+        self.kube_routes()?;
+        self.kube_routes6()?;
+        self.batch(&format!(
             "addr add {}/32 dev kube-dummy-if scope link\n\
              addr add {VIP6}/128 dev kube-dummy-if\n\
              addr add fd00:244:1::1/64 dev kube-bridge\n\
@@ -85,10 +91,9 @@ impl Lab {
              route add 10.244.9.0/24 nhid 19 proto 17\n",
             VIPS[1], VIPS[1],
         ))?;
-        lab.ip("-6 rule add from fd00:244:1::/64 lookup 77")?;
-        lab.ip("-6 rule add prio 32764 fwmark 0x1234 lookup 78")?;
-        let pods = PORTS.iter().map(|port| lab.pod(port)).collect::<Result<_>>()?;
-        Ok(Node { lab, pods })
+        self.ip("-6 rule add from fd00:244:1::/64 lookup 77")?;
+        self.ip("-6 rule add prio 32764 fwmark 0x1234 lookup 78")?;
+        PORTS.iter().map(|port| self.pod(port)).collect()
     }
 
     /// As [`Self::kube_links`], with a vxlan for the tunnel.

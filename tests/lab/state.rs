@@ -121,6 +121,12 @@ impl State {
         Self { items: self.items.iter().filter(|item| like(&item.label)).cloned().collect() }
     }
 
+    /// Only the objects that satisfy this, by label and by what is said of them.
+    #[must_use]
+    pub fn only_like(&self, like: impl Fn(&str, &Value) -> bool) -> Self {
+        Self { items: self.items.iter().filter(|item| like(&item.label, &item.value)).cloned().collect() }
+    }
+
     /// What is said of the first object with this label.
     pub fn get(&self, label: &str) -> Option<&Value> {
         self.items.iter().find(|item| item.label == label).map(|item| &item.value)

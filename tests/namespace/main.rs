@@ -11,6 +11,7 @@ mod footprint;
 mod foreign;
 mod modes;
 mod networkd;
+mod networkd_cases;
 mod owner;
 mod ownership;
 mod paths;
