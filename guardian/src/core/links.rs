@@ -9,12 +9,13 @@ use super::{
 };
 use crate::model::{
     Key, Link, Object, Stamp,
-    record::{Cause, Verdict},
+    record::{Cause, Change, Outcome, Verdict},
 };
 
 impl Core {
     pub(super) fn link_set(&mut self, now: Stamp, link: Link, who: &Who) {
-        let (index, up, port) = (link.index, link.is_up(), link.port.clone());
+        let (index, up, running) = (link.index, link.is_up(), link.is_running());
+        let port = link.port.clone();
         self.link_told.insert(index, who.at);
         if self.classify(&link) {
             self.reread(Reason::Silent);
@@ -30,8 +31,11 @@ impl Core {
             (None, None) => {}
         }
         // Routes fall with a link that goes down, and with one that moves into a VRF (`do_vrf_add_slave`).
-        if before.is_some_and(|link| link.is_up() && (!up || into_vrf)) {
+        if before.as_ref().is_some_and(|link| link.is_up() && (!up || into_vrf)) {
             self.suspect(Subject::Link(index), Cause::LinkDown, who);
+        } else if before.is_some_and(|link| link.is_running() && !running) {
+            // Nexthop objects go with the carrier (`nh_netdev_event` in `net/ipv4/nexthop.c`).
+            self.suspect(Subject::Carrier(index), Cause::LinkDown, who);
         }
     }
 
@@ -41,14 +45,15 @@ impl Core {
         self.link_told.insert(index, who.at);
         // Another link may get its ifindex.
         self.set_outside(index, false);
-        if let Some(port) = was_port {
-            let key = Key::Port(index);
-            if self.rib.get(&Key::Link(index)).is_some() {
-                self.gone(now, &Object::Port(port), Cause::LinkRemoved, who);
-            } else {
-                // A pod's end of a cable goes with the pod: nothing to mourn.
-                self.let_go(key);
-            }
+        if let Some(port) = was_port
+            && self.rib.get(&Key::Port(index)).is_some()
+        {
+            // A pod's cable goes with the pod, and nobody else can make it: told, and not mourned.
+            let owner = who.verdict == Verdict::Owner;
+            let outcome = if owner { Outcome::Allowed } else { Outcome::Observed };
+            let port = Arc::new(Object::Port(port));
+            self.tell(now, &port, Change::Deleted, who.cause(), who, outcome);
+            self.let_go(Key::Port(index));
         }
         self.gone(now, &Object::Link(link), who.cause(), who);
         self.suspect(Subject::Link(index), Cause::LinkRemoved, who);

@@ -55,6 +55,7 @@ impl Core {
             phase: Phase::Left,
             silent: who.port == 0,
             attempts: 0,
+            contested: 0,
             reported: false,
             error: None,
         };

@@ -143,7 +143,7 @@ impl Core {
             self.rib.remove(&key);
         } else if entry.loss.is_none()
             && !entry.doubt
-            && entry.wrote.is_some()
+            && (entry.wrote.is_some() || entry.surplus.is_some() || entry.again)
             && entry.next_action().is_some()
         {
             self.ready.push_back(key);

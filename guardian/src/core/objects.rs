@@ -95,7 +95,7 @@ impl Core {
             }
             let was_lost = self.resolve(key, Outcome::AlreadyPresent, who.at);
             if let Some(before) = before.filter(|_| !was_lost) {
-                let (change, cause) = changed(&before, self.rib.get(&key).map(|e| &e.observed));
+                let (change, cause) = changed(&before, self.rib.get(&key).map(|e| &e.observed), replaced);
                 self.tell_allowed(now, &before, change, cause, who);
             }
         } else if entry.desired.is_empty() {
@@ -105,6 +105,10 @@ impl Core {
                 self.adopt_what_it_needs(key);
             }
         } else if entry.is_whole() {
+            if who.own && !entry.desired.contains(&object) {
+                // The kernel has made it besides what there is: its own local route next to the owner's.
+                entry.surplus = Some(object);
+            }
             // What is not compared may be newer.
             let observed = entry.observed.clone();
             entry.desired.refresh(&observed);
@@ -123,10 +127,10 @@ impl Core {
                 self.tell(now, &before, Change::Replaced, Cause::Replace, who, Outcome::Observed);
             }
         } else if let Some(loss) = entry.loss.as_mut() {
-            let (change, _) = changed(&loss.object, Some(&entry.observed));
+            let (change, _) = changed(&loss.object, Some(&entry.observed), replaced);
             loss.change = change;
         } else if let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() {
-            let (change, cause) = changed(&missing, Some(&entry.observed));
+            let (change, cause) = changed(&missing, Some(&entry.observed), replaced);
             let cause = if who.verdict == Verdict::Kernel { Cause::Kernel } else { cause };
             self.lose(now, key, missing, change, cause, who);
         }
@@ -197,7 +201,9 @@ impl Core {
             }
         } else if entry.desired.contains(&before) {
             let partly = entry.observed.iter().any(|left| shares_a_leg(left, &before));
-            let change = if partly { Change::Changed } else { Change::Deleted };
+            let is_port = matches!(key, Key::Port(_));
+            let change = if partly || is_port { Change::Changed } else { Change::Deleted };
+            let cause = self.consequence_of(&before, who).unwrap_or(cause);
             self.lose(now, key, before, change, cause, who);
         } else if let Some(loss) = entry.loss.as_mut() {
             loss.change = Change::Deleted;
@@ -225,10 +231,11 @@ impl Core {
 }
 
 /// How something that is there still differs from what it was.
-fn changed(before: &Object, observed: Option<&Alternatives>) -> (Change, Cause) {
+fn changed(before: &Object, observed: Option<&Alternatives>, replaced: bool) -> (Change, Cause) {
     let now = observed.and_then(|observed| observed.iter().next());
     match (before, now.map(|now| &**now)) {
         (Object::Route(_), _) => (Change::Replaced, Cause::Replace),
+        (Object::Nexthop(_), _) if replaced => (Change::Replaced, Cause::Replace),
         (Object::Link(was), Some(Object::Link(is))) if was.is_up() && !is.is_up() => {
             (Change::Down, Cause::Request)
         }

@@ -19,6 +19,9 @@ use crate::model::{
 /// message, which retries at once: this is the safety net.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often it is believed that somebody else was first.
+const CONTESTS: u8 = 2;
+
 /// How often the order of addresses is put right for one loss.
 const REORDER: u8 = 3;
 
@@ -26,8 +29,10 @@ const REORDER: u8 = 3;
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
 const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
+const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const ENETDOWN: i32 = 100;
@@ -55,7 +60,7 @@ impl Core {
                 }
             }
         }
-        batch.sort_by_key(|(key, action)| (rank(action), *key));
+        batch.sort_by_key(|(key, action)| (rank(action), self.place(key), *key));
         batch.dedup_by_key(|(key, _)| *key);
         if let Some(first) = batch.first().map(|(_, action)| stage(rank(action))) {
             let later =
@@ -65,6 +70,11 @@ impl Core {
         let actions = batch.iter().map(|(_, action)| action.clone()).collect();
         self.in_flight = batch;
         actions
+    }
+
+    /// Rules of one priority are written in the order in which they stood.
+    fn place(&self, key: &Key) -> u64 {
+        self.rib.get(key).map_or(0, |entry| entry.place)
     }
 
     /// Whether writes are waiting to be planned.
@@ -97,7 +107,9 @@ impl Core {
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 entry.surplus = None;
-                if entry.loss.is_some() && entry.desired.first_missing_in(&entry.observed).is_some() {
+                if (entry.loss.is_some() || entry.again)
+                    && entry.desired.first_missing_in(&entry.observed).is_some()
+                {
                     self.ready.push_back(key);
                 }
                 self.settle_accounts(key);
@@ -106,6 +118,7 @@ impl Core {
                 let object = Arc::new(action.object().clone());
                 entry.observed.set(Arc::clone(&object), replaced, appended);
                 entry.ours = Some(object);
+                entry.again = false;
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 if let Some(loss) = entry.loss.as_deref() {
@@ -117,8 +130,10 @@ impl Core {
                 if !self.resolve(key, Outcome::Restored, wrote.done) {
                     self.ready.push_back(key);
                 }
-                if let Object::Link(link) = action.object() {
-                    self.link_is_back(link, wrote.done);
+                match action.object() {
+                    Object::Link(link) => self.link_is_back(link, wrote.done),
+                    Object::Rule(_) if matches!(action, Action::Add(_)) => self.rule_is_back(key),
+                    _ => {}
                 }
                 let object = action.object();
                 self.help(|waiting| object.helps(waiting));
@@ -147,14 +162,8 @@ impl Core {
                 self.report(key, Outcome::AlreadyPresent, None);
                 self.let_go(key);
             }
-            Applied::Exists => {
-                self.set_phase(key, Phase::Contested);
-                self.reread(Reason::Exists);
-            }
-            Applied::Gone => {
-                self.set_phase(key, Phase::Contested);
-                self.reread(Reason::Mismatch);
-            }
+            Applied::Exists => self.contested(key, EEXIST, Reason::Exists, wrote.done),
+            Applied::Gone => self.contested(key, ENOENT, Reason::Mismatch, wrote.done),
             Applied::Refused { errno, message } => self.refused(key, errno, message.as_deref(), wrote.done),
         }
     }
@@ -164,7 +173,8 @@ impl Core {
         let attempts = loss.attempts;
         loss.attempts = attempts.saturating_add(1);
         // The kernel took it away as a consequence of the link's end, and says so now.
-        if loss.silent && loss.cause == Cause::Request && key.is_route() {
+        let falls = key.is_route() || matches!(key, Key::Address(_));
+        if loss.silent && loss.cause == Cause::Request && falls {
             match errno {
                 ENETDOWN => loss.cause = Cause::LinkDown,
                 ENODEV => loss.cause = Cause::LinkRemoved,
@@ -180,6 +190,45 @@ impl Core {
         let outcome = if matches!(errno, EPERM | ENOMEM | EACCES) { Outcome::Failed } else { Outcome::Held };
         let error = if outcome == Outcome::Held { format!("waits: {text}") } else { text };
         self.report(key, outcome, Some(error));
+    }
+
+    /// A rule comes back behind those of its priority (`fib_nl_newrule`): those that stood behind it are written again.
+    fn rule_is_back(&mut self, key: Key) {
+        let Key::Rule(back) = key else { return };
+        let Some(place) = self.rib.get(&key).map(|entry| entry.place) else { return };
+        let behind: Vec<(u64, Key)> = self
+            .rib
+            .iter()
+            .filter(|(other, entry)| {
+                matches!(other, Key::Rule(r) if r.family == back.family && r.priority == back.priority)
+                    && entry.place > place
+                    && entry.loss.is_none()
+                    && !entry.observed.is_empty()
+            })
+            .map(|(other, entry)| (entry.place, *other))
+            .collect();
+        for (_, other) in behind {
+            if let Some(entry) = self.rib.get_mut(&other) {
+                entry.again = true;
+            }
+            self.ready.push_back(other);
+        }
+    }
+
+    /// Somebody else was first: a dump tells what is there. If that is nothing time and again, the kernel's word for
+    /// it is a refusal.
+    fn contested(&mut self, key: Key, errno: i32, reason: Reason, now: Stamp) {
+        let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut());
+        let times = loss.map_or(0, |loss| {
+            loss.contested = loss.contested.saturating_add(1);
+            loss.contested
+        });
+        if times > CONTESTS {
+            self.refused(key, errno, None, now);
+        } else {
+            self.set_phase(key, Phase::Contested);
+            self.reread(reason);
+        }
     }
 
     /// Whether another link has the name of one that was lost: it has taken its place.

@@ -86,6 +86,8 @@ pub struct Loss {
     pub silent: bool,
     /// How often the kernel has refused it.
     pub attempts: u8,
+    /// How often somebody else was first.
+    pub contested: u8,
     /// Whether a report of it has gone out.
     pub reported: bool,
     pub error: Option<String>,
@@ -104,8 +106,13 @@ pub struct Entry {
     pub wrote: Option<Wrote>,
     /// What we last put back.
     pub ours: Option<Arc<Object>>,
-    /// What we put back after its owner had withdrawn it: to be taken away again.
+    /// What we put back after its owner had withdrawn it, or what the kernel made besides when we put something
+    /// else back: to be taken away again.
     pub surplus: Option<Arc<Object>>,
+    /// A rule's place among those of its priority: the kernel looks at them in the order in which they came.
+    pub place: u64,
+    /// Whether it is to be taken away and written again, behind what has come back.
+    pub again: bool,
     /// Whether the owner's last word and our last write cannot be told apart in time: a dump decides.
     pub doubt: bool,
     /// Who added it, if that was not its owner: what somebody adds they may take away.
@@ -134,10 +141,14 @@ impl Entry {
     /// The one write that brings the kernel closer to what is desired, if any is needed.
     pub fn next_action(&self) -> Option<Action> {
         let Some(missing) = self.desired.first_missing_in(&self.observed) else {
-            // What we had put back was withdrawn by its owner before our write.
-            let ours =
-                self.observed.iter().next().filter(|_| self.desired.is_empty() && self.wrote.is_some())?;
-            return Some(Action::Remove(Object::clone(ours)));
+            // What the kernel made besides, when we put something else back; or what we had put back and its owner
+            // had withdrawn before our write; or what is to be written again behind another.
+            let surplus = self.surplus.as_ref().filter(|surplus| self.observed.contains(surplus));
+            let withdrawn =
+                || self.observed.iter().next().filter(|_| self.desired.is_empty() && self.wrote.is_some());
+            let again = || self.observed.iter().next().filter(|_| self.again);
+            let object = surplus.or_else(withdrawn).or_else(again)?;
+            return Some(Action::Remove(Object::clone(object)));
         };
         let object = Object::clone(missing);
         let Some(there) = self.observed.iter().next() else { return Some(Action::Add(object)) };
@@ -210,6 +221,7 @@ impl Entry {
 pub struct Rib {
     entries: HashMap<Key, Entry>,
     totals: BTreeMap<(ObjectKind, Option<Family>), Counts>,
+    places: u64,
 }
 
 impl Rib {
@@ -245,7 +257,10 @@ impl Rib {
     }
 
     pub fn entry(&mut self, key: Key) -> &mut Entry {
-        self.entries.entry(key).or_default()
+        self.entries.entry(key).or_insert_with(|| {
+            self.places += 1;
+            Entry { place: if matches!(key, Key::Rule(_)) { self.places } else { 0 }, ..Entry::default() }
+        })
     }
 
     pub fn remove(&mut self, key: &Key) {

@@ -44,11 +44,11 @@ impl Scope {
         }
     }
 
-    /// By its bridge, or because it is guarded itself.
+    /// By its bridge. A link that is guarded itself has its master among what is compared.
     fn covers_port(&self, port: &Port, links: &Links) -> bool {
         let covered = |index| links.get(index).is_some_and(|link| self.covers_link(&link.name));
         let excluded = links.get(port.link).is_some_and(|link| self.excludes_link(&link.name));
-        !excluded && (covered(port.master) || covered(port.link))
+        !excluded && covered(port.master) && !covered(port.link)
     }
 
     /// By its link. What expires by itself is left to whoever renews it.

@@ -28,6 +28,8 @@ const CAPACITY: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Link(u32),
+    /// A link that has lost its carrier.
+    Carrier(u32),
     Address(AddressKey),
     Nexthop(u32),
     Key(Key),
@@ -37,6 +39,7 @@ impl Subject {
     fn concerns(&self, object: &Object) -> bool {
         match self {
             Self::Link(index) => !matches!(object, Object::Link(_)) && object.links().contains(index),
+            Self::Carrier(index) => matches!(object, Object::Nexthop(nexthop) if nexthop.oif == *index),
             Self::Address(address) => object.route().is_some_and(|route| {
                 route.prefsrc() == Some(address.local)
                     || (address.family() == route.family() && route.oifs().any(|oif| oif == address.link))
@@ -70,6 +73,7 @@ fn outranks(cause: Cause, known: Cause) -> bool {
     match known {
         Cause::Request => true,
         Cause::AddressRemoved => matches!(cause, Cause::LinkDown | Cause::LinkRemoved),
+        Cause::LinkDown => cause == Cause::LinkRemoved,
         _ => false,
     }
 }
@@ -100,6 +104,13 @@ impl Core {
         }
     }
 
+    /// Why an object went for which nobody asked: it belongs to something that the same request has taken away just
+    /// before.
+    pub(super) fn consequence_of(&self, object: &Object, who: &Who) -> Option<Cause> {
+        let of = |s: &&Suspicion| s.who.actor == who.actor && s.subject.concerns(object);
+        (who.port == 0).then(|| self.suspicions.iter().rev().find(of).map(|s| s.cause)).flatten()
+    }
+
     /// Compares what is known with what the kernel holds.
     pub(super) fn dump(&mut self, now: Stamp, dump: Dump) {
         let links = dump.objects.iter().filter_map(|object| match object {
@@ -113,24 +124,37 @@ impl Core {
         let is_referenced =
             |object: &Object| matches!(object, Object::Nexthop(n) if referenced.contains(&n.id));
         let mut held: HashMap<Key, Alternatives> = HashMap::new();
+        // Rules of one priority are looked at in this order.
+        let mut listed: HashMap<Key, usize> = HashMap::new();
         for object in dump.objects.into_iter().chain(ports) {
             let key = object.key();
             if self.rib.get(&key).is_some()
                 || self.scope.covers(&object, &self.links)
                 || is_referenced(&object)
             {
+                if matches!(key, Key::Rule(_)) {
+                    listed.insert(key, listed.len());
+                }
                 held.entry(key).or_default().push(Arc::new(object));
             }
         }
         let suspicions = std::mem::take(&mut self.suspicions);
         // What was announced since may have had its consequences after the dump: the next one tells.
         self.suspicions = suspicions.iter().filter(|s| s.who.at >= dump.started).cloned().collect();
-        for key in self.rib.keys() {
+        let mut keys = self.rib.keys();
+        // Groups after their members, whose loss explains theirs.
+        let is_group = |objects: &Alternatives| matches!(objects.iter().next().map(|o| &**o), Some(Object::Nexthop(n)) if n.members().next().is_some());
+        keys.sort_by_cached_key(|key| {
+            (self.rib.get(key).is_some_and(|entry| is_group(&entry.desired)), *key)
+        });
+        for key in keys {
             let observed = held.remove(&key).unwrap_or_default();
             self.compare(now, key, observed, dump.started, dump.ended, &suspicions);
             self.rib.recount(&key);
         }
-        for (key, mut objects) in held {
+        let mut new: Vec<(Key, Alternatives)> = held.into_iter().collect();
+        new.sort_by_key(|(key, _)| listed.get(key).copied().unwrap_or_default());
+        for (key, mut objects) in new {
             if !self.withdrawn.contains(&key) {
                 let entry = self.rib.entry(key);
                 entry.observed = objects.clone();
@@ -205,14 +229,26 @@ impl Core {
         }
     }
 
+    /// The loss of a member, which makes its group smaller without a word.
+    fn members_loss(&self, group: &Object) -> Option<Suspicion> {
+        let Object::Nexthop(group) = group else { return None };
+        let lost = group.members().find_map(|id| self.rib.get(&Key::Nexthop(id))?.loss.as_deref())?;
+        let who =
+            Who { at: lost.at, port: 0, actor: Arc::clone(&lost.actor), verdict: lost.verdict, own: false };
+        Some(Suspicion::new(Subject::Nexthop(group.id), Cause::NexthopRemoved, &who))
+    }
+
     fn found_missing(&mut self, now: Stamp, key: Key, suspicions: &[Suspicion], ended: Stamp, doubt: bool) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() else { return };
-        let suspect = suspicions.iter().find(|s| s.subject.concerns(&missing));
+        let own = suspicions.iter().find(|s| s.subject.concerns(&missing)).cloned();
+        let suspect = own.or_else(|| self.members_loss(&missing));
+        let Some(entry) = self.rib.get_mut(&key) else { return };
         let stands = entry.desired.iter().any(|object| entry.observed.contains(object));
         let replaced = !entry.observed.is_empty() && !stands;
         match suspect {
             Some(Suspicion { cause, who, .. }) if who.verdict == Verdict::Owner => {
+                let (cause, who) = (&cause, &who);
                 let observed = &entry.observed;
                 entry.desired.retain(|object| observed.contains(object));
                 if entry.desired.is_empty() {
@@ -221,6 +257,7 @@ impl Core {
                 self.tell_allowed(now, &missing, Change::Deleted, *cause, who);
             }
             Some(Suspicion { cause, who, .. }) => {
+                let (cause, who) = (&cause, &who);
                 let change = match (replaced, key.is_route()) {
                     (true, true) => Change::Replaced,
                     (true, false) => Change::Changed,

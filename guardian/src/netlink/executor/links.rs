@@ -74,6 +74,13 @@ impl Executor {
         {
             failure.get_or_insert(applied);
         }
+        if link.master() != held.master() {
+            let mut request = Request::of_link(nl::RTM_NEWLINK, link.index);
+            request.master(link.master().unwrap_or(0));
+            if let Err(applied) = self.ask(request) {
+                failure.get_or_insert(applied);
+            }
+        }
         // Last, so that what happens to a link that comes up finds everything else in place.
         let change = (link.flags ^ held.flags) & iff::SETTABLE;
         if change != 0
