@@ -5,7 +5,10 @@ use rtnetlink::packet_core::DefaultNla;
 use super::{EncodeError, Request, packed};
 use crate::{
     model::{Attribute, Link, link::ifla},
-    netlink::{decode::AF_INET6, message::nl},
+    netlink::{
+        decode::AF_INET6,
+        message::{nl, u32_at},
+    },
 };
 
 /// `RTEXT_FILTER_SKIP_STATS`.
@@ -188,12 +191,22 @@ fn accepted(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
     const VXLAN_TTL_INHERIT: u16 = 28;
     /// `IFLA_VXLAN_REMCSUM_RX`: even 0 counts as a use of header bits (`vxlan_nl2conf` since 6.14).
     const VXLAN_REMCSUM_RX: u16 = 22;
+    /// `IFLA_VLAN_FLAGS`, a `struct ifla_vlan_flags`: the flags, and which of them are meant. The kernel reports
+    /// that all are, and does nothing about flags that it does not know (`vlan_dev_change_flags`).
+    const VLAN_FLAGS: u16 = 2;
+    /// Those that kernels have known for long: all but `VLAN_FLAG_BRIDGE_BINDING`.
+    const VLAN_KNOWN: u32 = 0xf;
     let mut sent = Vec::with_capacity(data.len() + 1);
     for attribute in data {
         match (kind, attribute.number()) {
             ("macvlan" | "macvtap", MACADDR_DATA) => {
                 sent.push(Attribute { kind: MACADDR_MODE, value: MACADDR_SET.to_ne_bytes().into() });
                 sent.push(attribute.clone());
+            }
+            ("vlan", VLAN_FLAGS) => {
+                let flags = u32_at(&attribute.value, 0).unwrap_or(0);
+                let value = [flags, flags | VLAN_KNOWN].map(u32::to_ne_bytes).concat();
+                sent.push(Attribute { kind: VLAN_FLAGS, value: value.into() });
             }
             ("vxlan", VXLAN_REMCSUM_RX) if attribute.value.iter().all(|&byte| byte == 0) => {}
             ("vxlan", VXLAN_TTL_INHERIT) => {

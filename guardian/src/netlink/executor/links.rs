@@ -56,6 +56,9 @@ impl Executor {
         let peer = match link.kind.as_deref() {
             None => Err("the link is a device: no request makes it"),
             Some("tun") => Err("a tun or tap device is made by the program that opens /dev/net/tun"),
+            // Empty they would only look restored: rtnetlink tells neither keys nor attached programs.
+            Some("wireguard") => Err("a WireGuard device needs its keys, which only its owner knows"),
+            Some("netkit") => Err("a netkit device needs its BPF programs, which only its owner has"),
             Some("veth") => other_end(link, all).map(Some),
             Some(_) => Ok(None),
         }
