@@ -9,7 +9,7 @@ use crate::{
         link::{iff, ifla},
     },
     netlink::{
-        encode::{EncodeError, Request},
+        encode::{EncodeError, Request, complete},
         message::nl,
     },
 };
@@ -214,7 +214,7 @@ fn differences(link: &Link, held: &Link, anew: bool) -> Vec<Result<Request, Enco
     }
     // One by one: some kinds refuse some options even if they stay what they are (VXLAN's port range).
     if let Some(kind) = &link.kind {
-        for option in changed(&link.data, &held.data) {
+        for option in changed(&complete(kind, &link.data), &complete(kind, &held.data)) {
             with(&|request| request.data(kind, std::slice::from_ref(&option)));
         }
     }
