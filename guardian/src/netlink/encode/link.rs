@@ -5,7 +5,10 @@ use rtnetlink::packet_core::DefaultNla;
 use super::{EncodeError, Request, packed};
 use crate::{
     model::{Attribute, Link, link::ifla},
-    netlink::{decode::AF_INET6, message::nl},
+    netlink::{
+        decode::AF_INET6,
+        message::{nl, u32_at},
+    },
 };
 
 /// `RTEXT_FILTER_SKIP_STATS`.
@@ -91,7 +94,7 @@ impl Request {
                 bytes.extend(packed(VETH_INFO_PEER, &made(peer)?)?);
                 vec![DefaultNla::new(VETH_INFO_PEER, bytes)]
             }
-            None => owned(&accepted(kind, &at_first(kind, &link.data)))?,
+            None => owned(&accepted(kind, &complete(kind, &at_first(kind, &link.data))))?,
         };
         request.info(ifla::INFO_KIND, kind, ifla::INFO_DATA, &data)?;
         Ok(request)
@@ -177,6 +180,20 @@ fn at_first(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
     data.iter().filter(|a| wanted.is_none_or(|wanted| wanted.contains(&a.number()))).cloned().collect()
 }
 
+/// `IFLA_VLAN_FLAGS`, a `struct ifla_vlan_flags`: the flags, and which of them are meant.
+const VLAN_FLAGS: u16 = 2;
+
+/// `data` with what the kernel leaves out although it is not what a new link has: a VLAN without any flag, where
+/// a new one has `VLAN_FLAG_REORDER_HDR`.
+pub(in crate::netlink) fn complete(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
+    let mut data = data.to_vec();
+    if kind == "vlan" && !data.iter().any(|attribute| attribute.number() == VLAN_FLAGS) {
+        let value = [0, u32::MAX].map(u32::to_ne_bytes).concat();
+        data.push(Attribute { kind: VLAN_FLAGS, value: value.into() });
+    }
+    data
+}
+
 /// What the kernel takes of `data`, in the form in which it takes it.
 fn accepted(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
     /// `IFLA_MACVLAN_MACADDR_DATA`, the list of addresses of a link in source mode, needs to be told what to
@@ -188,12 +205,20 @@ fn accepted(kind: &str, data: &[Attribute]) -> Vec<Attribute> {
     const VXLAN_TTL_INHERIT: u16 = 28;
     /// `IFLA_VXLAN_REMCSUM_RX`: even 0 counts as a use of header bits (`vxlan_nl2conf` since 6.14).
     const VXLAN_REMCSUM_RX: u16 = 22;
+    /// The VLAN flags that kernels have known for long, all but `VLAN_FLAG_BRIDGE_BINDING`. The kernel reports
+    /// every bit as meant, and does nothing where it does not know one (`vlan_dev_change_flags`).
+    const VLAN_KNOWN: u32 = 0xf;
     let mut sent = Vec::with_capacity(data.len() + 1);
     for attribute in data {
         match (kind, attribute.number()) {
             ("macvlan" | "macvtap", MACADDR_DATA) => {
                 sent.push(Attribute { kind: MACADDR_MODE, value: MACADDR_SET.to_ne_bytes().into() });
                 sent.push(attribute.clone());
+            }
+            ("vlan", VLAN_FLAGS) => {
+                let flags = u32_at(&attribute.value, 0).unwrap_or(0);
+                let value = [flags, flags | VLAN_KNOWN].map(u32::to_ne_bytes).concat();
+                sent.push(Attribute { kind: VLAN_FLAGS, value: value.into() });
             }
             ("vxlan", VXLAN_REMCSUM_RX) if attribute.value.iter().all(|&byte| byte == 0) => {}
             ("vxlan", VXLAN_TTL_INHERIT) => {

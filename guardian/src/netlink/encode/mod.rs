@@ -15,6 +15,8 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_core::{DefaultNla, Emitable, NetlinkSerializable};
 
+pub(super) use link::complete;
+
 use super::{message::nl, wire::push};
 use crate::model::{Object, Prefix};
 

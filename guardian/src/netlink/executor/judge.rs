@@ -57,7 +57,7 @@ fn joined(asked: &Route, held: &Route) -> bool {
 
 /// Compares what the kernel says it removed with what was asked.
 fn removed(asked: &Object, echoes: Vec<Notice>) -> Applied {
-    let gone = echoes.into_iter().filter_map(|echo| match echo {
+    let mut gone = echoes.into_iter().filter_map(|echo| match echo {
         Notice::Gone { object } if answers(asked, &object) => Some(object),
         _ => None,
     });
@@ -66,11 +66,11 @@ fn removed(asked: &Object, echoes: Vec<Notice>) -> Applied {
         // Not echoed, and looked up by all that makes it up.
         Object::Address(address) if address.key.family() == Family::Inet6 => Applied::Verified,
         // Looked up by its key alone: what else it was does not matter.
-        Object::Address(_) | Object::Nexthop(_) => match gone.last() {
+        Object::Address(_) | Object::Nexthop(_) => match gone.next_back() {
             Some(_) => Applied::Verified,
             None => Applied::Differs(None),
         },
-        _ => match gone.last() {
+        _ => match gone.next_back() {
             Some(gone) if asked.same(&gone) => Applied::Verified,
             gone => Applied::Differs(gone),
         },

@@ -9,13 +9,30 @@ use crate::{
         link::{iff, ifla},
     },
     netlink::{
-        encode::{EncodeError, Request},
+        encode::{EncodeError, Request, complete},
         message::nl,
     },
 };
 
-/// A step's result; the error is what came of the whole action.
-type Step<T> = Result<T, Applied>;
+/// Why an action ends before its last step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stop {
+    Gone,
+    Exists,
+    Refused { errno: i32, message: Option<String> },
+}
+
+impl From<Stop> for Applied {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Gone => Self::Gone,
+            Stop::Exists => Self::Exists,
+            Stop::Refused { errno, message } => Self::Refused { errno, message },
+        }
+    }
+}
+
+type Step<T> = Result<T, Stop>;
 
 impl Executor {
     /// Carries out an action on a link or a port. `all` are the actions it came with.
@@ -28,7 +45,7 @@ impl Executor {
             Action::Remove(object) => self.remove(object),
             _ => Err(refused(EncodeError::Impossible("only routes stand beside others of the same key"))),
         };
-        applied.unwrap_or_else(|applied| applied)
+        applied.unwrap_or_else(Applied::from)
     }
 
     fn add_link(&mut self, link: &Link, all: &[Action]) -> Step<Applied> {
@@ -39,11 +56,14 @@ impl Executor {
         let peer = match link.kind.as_deref() {
             None => Err("the link is a device: no request makes it"),
             Some("tun") => Err("a tun or tap device is made by the program that opens /dev/net/tun"),
+            // Empty they would only look restored: rtnetlink tells neither keys nor attached programs.
+            Some("wireguard") => Err("a WireGuard device needs its keys, which only its owner knows"),
+            Some("netkit") => Err("a netkit device needs its BPF programs, which only its owner has"),
             Some("veth") => other_end(link, all).map(Some),
             Some(_) => Ok(None),
         }
         .map_err(|why| refused(EncodeError::Impossible(why)))?;
-        self.ask(Request::create_link(link, peer.as_ref()).map_err(refused)?)?;
+        self.ask(&Request::create_link(link, peer.as_ref()).map_err(refused)?)?;
         match self.link(link.index)? {
             Some(held) => self.configure(link, &held, true),
             None => Ok(Applied::Differs(None)),
@@ -51,7 +71,7 @@ impl Executor {
     }
 
     fn replace_link(&mut self, link: &Link) -> Step<Applied> {
-        let held = self.link(link.index)?.ok_or(Applied::Gone)?;
+        let held = self.link(link.index)?.ok_or(Stop::Gone)?;
         if held.kind != link.kind {
             return Ok(Applied::Differs(Some(Object::Link(held))));
         }
@@ -64,15 +84,15 @@ impl Executor {
     fn configure(&mut self, link: &Link, held: &Link, anew: bool) -> Step<Applied> {
         let mut failure = None;
         for request in differences(link, held, anew) {
-            if let Err(applied) = request.map_err(refused).and_then(|request| self.ask(request)) {
-                log::debug!("{}: a step failed: {applied:?}", link.name);
-                failure.get_or_insert(applied);
+            if let Err(stop) = request.map_err(refused).and_then(|request| self.ask(&request)) {
+                log::debug!("{}: a step failed: {stop:?}", link.name);
+                failure.get_or_insert(stop);
             }
         }
         if link.name != held.name
-            && let Err(applied) = self.rename(link, held)
+            && let Err(stop) = self.rename(link, held)
         {
-            failure.get_or_insert(applied);
+            failure.get_or_insert(stop);
         }
         if link.master() != held.master() {
             let mut request = Request::of_link(nl::RTM_NEWLINK, link.index);
@@ -84,14 +104,14 @@ impl Executor {
         // Last, so that what happens to a link that comes up finds everything else in place.
         let change = (link.flags ^ held.flags) & iff::SETTABLE;
         if change != 0
-            && let Err(applied) = self.ask(Request::link_flags(link.index, link.flags, change))
+            && let Err(stop) = self.ask(&Request::link_flags(link.index, link.flags, change))
         {
-            failure.get_or_insert(applied);
+            failure.get_or_insert(stop);
         }
         let Some(now) = self.link(link.index)? else { return Ok(Applied::Gone) };
         Ok(match failure {
             _ if link.same(&now) => Applied::Verified,
-            Some(applied @ Applied::Refused { .. }) => applied,
+            Some(stop @ Stop::Refused { .. }) => stop.into(),
             _ => Applied::Differs(Some(Object::Link(now))),
         })
     }
@@ -100,11 +120,11 @@ impl Executor {
     fn rename(&mut self, link: &Link, held: &Link) -> Step<()> {
         let mut request = Request::of_link(nl::RTM_NEWLINK, link.index);
         request.name(&link.name);
-        match self.ask(request.clone()) {
-            Err(Applied::Refused { errno: libc::EBUSY, .. }) if held.is_up() => {
-                self.ask(Request::link_flags(link.index, 0, iff::UP))?;
-                let renamed = self.ask(request);
-                self.ask(Request::link_flags(link.index, held.flags, iff::UP))?;
+        match self.ask(&request) {
+            Err(Stop::Refused { errno: libc::EBUSY, .. }) if held.is_up() => {
+                self.ask(&Request::link_flags(link.index, 0, iff::UP))?;
+                let renamed = self.ask(&request);
+                self.ask(&Request::link_flags(link.index, held.flags, iff::UP))?;
                 renamed.map(drop)
             }
             answer => answer.map(drop),
@@ -115,14 +135,12 @@ impl Executor {
         match self.link(port.link)? {
             Some(Link { port: Some(_), .. }) => Ok(Applied::Exists),
             Some(held) => self.set_port(port, &held),
-            None => {
-                Err(Applied::Refused { errno: libc::ENODEV, message: Some("the link is not there".into()) })
-            }
+            None => Err(Stop::Refused { errno: libc::ENODEV, message: Some("the link is not there".into()) }),
         }
     }
 
     fn replace_port(&mut self, port: &Port) -> Step<Applied> {
-        let held = self.link(port.link)?.ok_or(Applied::Gone)?;
+        let held = self.link(port.link)?.ok_or(Stop::Gone)?;
         self.set_port(port, &held)
     }
 
@@ -131,7 +149,7 @@ impl Executor {
         if !held.as_ref().is_some_and(|held| port.same(held)) {
             let mut request = Request::of_link(nl::RTM_NEWLINK, port.link);
             request.master(port.master);
-            self.ask(request)?;
+            self.ask(&request)?;
             held = self.link(port.link)?.and_then(|link| link.port);
         }
         // The options of a port are those of its master's kind: they are understood only when it has one.
@@ -140,11 +158,8 @@ impl Executor {
             for option in options {
                 let mut request = Request::of_link(nl::RTM_NEWLINK, port.link);
                 request.options(kind, std::slice::from_ref(&option)).map_err(refused)?;
-                if let Err(applied) = self.ask(request) {
-                    log::warn!(
-                        "option {} of a port of {kind} was not taken back: {applied:?}",
-                        option.number()
-                    );
+                if let Err(stop) = self.ask(&request) {
+                    log::warn!("option {} of a port of {kind} was not taken back: {stop:?}", option.number());
                 }
             }
         }
@@ -156,36 +171,36 @@ impl Executor {
 
     fn remove(&mut self, object: &Object) -> Step<Applied> {
         let request = Request::delete(object).map_err(refused)?;
-        match self.ask(request) {
+        match self.ask(&request) {
             Ok(_) => Ok(Applied::Verified),
-            Err(Applied::Refused { errno: libc::ENODEV, .. }) => Ok(Applied::Gone),
-            Err(applied) => Err(applied),
+            Err(Stop::Refused { errno: libc::ENODEV, .. }) => Ok(Applied::Gone),
+            Err(stop) => Err(stop),
         }
     }
 
     /// What the kernel holds under this index.
     fn link(&mut self, index: u32) -> Step<Option<Link>> {
-        match self.ask(Request::get_link(index)) {
+        match self.ask(&Request::get_link(index)) {
             Ok(notices) => Ok(notices.into_iter().find_map(|notice| match notice {
                 Notice::Set { object: Object::Link(link), .. } if link.index == index => Some(link),
                 _ => None,
             })),
-            Err(Applied::Refused { errno: libc::ENODEV, .. }) => Ok(None),
-            Err(applied) => Err(applied),
+            Err(Stop::Refused { errno: libc::ENODEV, .. }) => Ok(None),
+            Err(stop) => Err(stop),
         }
     }
 
     /// One request and its answer.
-    fn ask(&mut self, request: Request) -> Step<Vec<Notice>> {
-        let lost = |message: String| Applied::Refused { errno: libc::ENOBUFS, message: Some(message) };
+    fn ask(&mut self, request: &Request) -> Step<Vec<Notice>> {
+        let lost = |message: String| Stop::Refused { errno: libc::ENOBUFS, message: Some(message) };
         let answers = self
-            .exchange(std::iter::once(&request))
+            .exchange(std::iter::once(request))
             .map_err(|error| lost(format!("the netlink socket failed: {error}")))?;
         let answer = answers.into_iter().next().unwrap_or_default();
         match answer.ack {
             Some((0, _)) => Ok(answer.echoes),
-            Some((libc::EEXIST, _)) => Err(Applied::Exists),
-            Some((errno, message)) => Err(Applied::Refused { errno, message }),
+            Some((libc::EEXIST, _)) => Err(Stop::Exists),
+            Some((errno, message)) => Err(Stop::Refused { errno, message }),
             None => Err(lost("the kernel's answer was lost".into())),
         }
     }
@@ -206,7 +221,7 @@ fn differences(link: &Link, held: &Link, anew: bool) -> Vec<Result<Request, Enco
     }
     // One by one: some kinds refuse some options even if they stay what they are (VXLAN's port range).
     if let Some(kind) = &link.kind {
-        for option in changed(&link.data, &held.data) {
+        for option in changed(&complete(kind, &link.data), &complete(kind, &held.data)) {
             with(&|request| request.data(kind, std::slice::from_ref(&option)));
         }
     }
@@ -247,7 +262,7 @@ fn is_end(link: &Link, held: &Link) -> bool {
     link.kind.as_deref() == Some("veth")
         && held.kind == link.kind
         && held.attribute(ifla::LINK_NETNSID).is_none()
-        && held.attribute(ifla::LINK) == link.attribute(ifla::LINK)
+        && (held.attribute(ifla::LINK) == link.attribute(ifla::LINK) || held.name == link.name)
 }
 
 /// The other end of a veth: as it is to be, or with its index alone.
@@ -255,16 +270,21 @@ fn other_end(link: &Link, all: &[Action]) -> Result<Link, &'static str> {
     if link.attribute(ifla::LINK_NETNSID).is_some() {
         return Err("the other end of the veth was in another network namespace and is gone with it");
     }
-    let index = link.attribute(ifla::LINK).and_then(Attribute::as_u32);
-    let index = index.filter(|&index| index != 0).ok_or("the veth had no other end")?;
+    let end =
+        |link: &Link| link.attribute(ifla::LINK).and_then(Attribute::as_u32).filter(|&index| index != 0);
+    let index = end(link);
+    // Either may have been heard of last when the other was gone already.
     let known = all.iter().find_map(|action| match action {
-        Action::Add(Object::Link(other)) if other.index == index => Some(other.clone()),
+        Action::Add(Object::Link(other)) if Some(other.index) == index || end(other) == Some(link.index) => {
+            Some(other.clone())
+        }
         _ => None,
     });
+    let index = known.as_ref().map(|other| other.index).or(index).ok_or("the veth had no other end")?;
     // `veth%d`: the kernel puts a number in.
     Ok(known.unwrap_or_else(|| Link { index, name: "veth%d".into(), ..Link::default() }))
 }
 
-fn refused(error: EncodeError) -> Applied {
-    Applied::Refused { errno: error.errno(), message: Some(error.to_string()) }
+fn refused(error: EncodeError) -> Stop {
+    Stop::Refused { errno: error.errno(), message: Some(error.to_string()) }
 }

@@ -1,12 +1,14 @@
 //! Every kind of link comes back as it was, with its ifindex and its place in a bridge.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{in_netns, ip, try_ip};
 use crate::{
     core::plan::{Action, Applied},
-    model::{Attribute, Link, Links, Object, link::iff},
-    netlink::{Executor, dump},
+    model::{Attribute, Link, Links, Notice, Object, link::iff},
+    netlink::{Executor, Listener, Received, decode, dump, frames, listener::RECEIVE_BUFFER},
 };
 
 /// `ip` commands, separated by `;`, that make a link `x0` (and `x1`, if it has another end) on `eth0`.
@@ -53,7 +55,14 @@ const LINKS: &[&str] = &[
     "link add x0 type gretap remote 10.0.0.9 local 10.0.0.1 key 7 ttl 5",
     "link add x0 type ipip remote 10.0.0.9 local 10.0.0.1 ttl 5",
     "link add x0 type geneve id 5 remote 10.0.0.9",
-    "link add x0 type wireguard",
+    "link add x0 type gre remote 10.0.0.9 local 10.0.0.1 ikey 7 okey 9 csum seq",
+    "link add x0 type sit remote 10.0.0.9 local 10.0.0.1 ttl 5",
+    "link add x0 type ip6tnl remote fd00::9 local fd00::1 hoplimit 5",
+    "link add x0 type ip6gretap remote fd00::9 local fd00::1",
+    "link add x0 type vti remote 10.0.0.9 local 10.0.0.1 key 7",
+    "link add link eth0 name x0 type ipvlan mode l3s",
+    "link add x0 type geneve external",
+    "link add x0 type bond mode active-backup miimon 100 primary_reselect failure; link set x0 up",
 ];
 
 fn links() -> Links {
@@ -62,7 +71,8 @@ fn links() -> Links {
 
 /// What `ip -d -j link show` prints, without what the kernel counts and finds out by itself.
 fn shown() -> Vec<String> {
-    const FOUND_OUT: [&str; 22] = [
+    const FOUND_OUT: [&str; 23] = [
+        "permaddr",
         "operstate",
         "carrier",
         "bridge_id",
@@ -240,13 +250,14 @@ fn a_link_that_was_changed_is_changed_back() {
         for spoil in [
             "link set x0 mtu 1350",
             "link set x0 down",
-            "link set x0 name x9",
+            // Older kernels rename only what is down.
+            "link set x0 down; link set x0 name x9; link set x9 up",
             "link set x0 type bridge ageing_time 999 mcast_snooping 0",
             "link set x0 addrgenmode eui64",
             "link set x0 promisc on arp off",
-            "link set x0 name x9 mtu 1300 down",
+            "link set x0 mtu 1300 down; link set x0 name x9",
         ] {
-            ip(spoil);
+            spoil.split(';').for_each(|command| drop(ip(command)));
             assert_ne!(shown(), before, "{spoil}");
             apply(&mut executor, &[Action::Replace(Object::Link(link.clone()))], spoil);
             unchanged(&before, spoil);
@@ -324,5 +335,41 @@ fn a_bridge_is_the_same_whatever_ports_it_has() {
         };
         let now = links().named("br0").cloned().unwrap();
         assert_eq!(others(&now), others(&before));
+    });
+}
+
+/// Whoever reads one and hears of the other must not see a change.
+#[test]
+fn a_notification_tells_what_a_dump_does() {
+    in_netns(|| async {
+        ip("link add br0 type bridge");
+        let mut listener = Listener::open(RECEIVE_BUFFER).unwrap();
+        ip("link set peer0 master br0");
+        ip("link property add dev peer0 altname another");
+        ip("link set peer0 alias some_words group 9");
+        ip("link set peer0 type bridge_slave hairpin on");
+        ip("link set br0 type bridge ageing_time 999");
+        ip("link set br0 up addrgenmode none");
+        let held = links();
+        let mut told = Links::default();
+        let mut longest = 0;
+        while let Ok(received) = tokio::time::timeout(Duration::from_millis(300), listener.recv()).await {
+            let Received::Datagram(datagram) = received.unwrap() else { panic!("overrun") };
+            for frame in frames(datagram).map(Result::unwrap) {
+                if let Some(Notice::Set { object: Object::Link(link), .. }) = decode(&frame).unwrap() {
+                    longest = longest.max(frame.payload.len() + 16);
+                    told.set(link);
+                }
+            }
+        }
+        eprintln!("link messages of up to {longest} bytes");
+        for name in ["br0", "peer0"] {
+            let without_carrier = |link: &Link| Link { flags: link.flags & iff::SETTABLE, ..link.clone() };
+            assert_eq!(
+                told.named(name).map(without_carrier),
+                held.named(name).map(without_carrier),
+                "{name}"
+            );
+        }
     });
 }
