@@ -97,7 +97,7 @@ impl Executor {
         if link.master() != held.master() {
             let mut request = Request::of_link(nl::RTM_NEWLINK, link.index);
             request.master(link.master().unwrap_or(0));
-            if let Err(applied) = self.ask(request) {
+            if let Err(applied) = self.ask(&request) {
                 failure.get_or_insert(applied);
             }
         }
