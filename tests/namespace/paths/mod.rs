@@ -67,6 +67,7 @@ impl<'a> Path<'a> {
     fn node(&self) -> Result<Node> {
         let node = Lab::guarded()?;
         node.lab.batch(self.prepare)?;
+        node.lab.settle()?;
         Ok(node)
     }
 
