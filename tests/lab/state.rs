@@ -181,7 +181,7 @@ impl Lab {
                 let mut label = format!("route {family} {table} {}", text(&route, "dst"));
                 if text(&route, "type") == "multicast" {
                     // The kernel has one for each link, in the order in which these came up.
-                    label += &format!(" {}", text(&route, "dev"));
+                    let _ = write!(label, " {}", text(&route, "dev"));
                 }
                 items.push(Item { label, value: route });
             }
