@@ -1,4 +1,4 @@
-//! A raw ICMPv6 socket, to speak as a router.
+//! A raw socket of ICMP for IPv6, to speak as a router.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-/// Sends an ICMPv6 message, whose checksum the kernel fills in, to all nodes on the link `index`, with a hop limit
+/// Sends a message of ICMP for IPv6, whose checksum the kernel fills in, to all nodes on the link `index`, with a hop limit
 /// of 255.
 pub fn send(index: u32, message: &[u8]) -> io::Result<()> {
     // SAFETY: no pointers; the result is checked before it is owned.

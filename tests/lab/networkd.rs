@@ -34,7 +34,7 @@ exec "$2"
 const NETWORK: &str = "[Match]\nName=eth0\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
 
 /// A system bus on which everybody may do everything, for `networkctl`. It keeps its user, and so its tether.
-const BUS: &str = r#"<busconfig>
+pub const BUS: &str = r#"<busconfig>
 <type>system</type>
 <listen>unix:path=/run/dbus/system_bus_socket</listen>
 <auth>EXTERNAL</auth>

@@ -93,7 +93,9 @@ impl Lab {
         ))?;
         self.ip("-6 rule add from fd00:244:1::/64 lookup 77")?;
         self.ip("-6 rule add prio 32764 fwmark 0x1234 lookup 78")?;
-        PORTS.iter().map(|port| self.pod(port)).collect()
+        let pods = PORTS.iter().map(|port| self.pod(port)).collect::<Result<_>>()?;
+        self.settle()?;
+        Ok(pods)
     }
 
     /// As [`Self::kube_links`], with a vxlan for the tunnel.

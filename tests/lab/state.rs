@@ -28,6 +28,8 @@ const BRIDGE_OWN: &[&str] = &[
     "tcn_timer",
     "topology_change_timer",
     "gc_timer",
+    // Of a bridge without ports it is zero, or its address if somebody has set one.
+    "bridge_id",
     "root_id",
     "root_port",
     "root_path_cost",
@@ -176,7 +178,11 @@ impl Lab {
             for mut route in list(self.ip_json(&format!("{option} -d route show table all"))?) {
                 settle_route(&mut route, family == "inet6");
                 let table = route.get("table").map_or_else(|| "main".into(), plain);
-                let label = format!("route {family} {table} {}", text(&route, "dst"));
+                let mut label = format!("route {family} {table} {}", text(&route, "dst"));
+                if text(&route, "type") == "multicast" {
+                    // The kernel has one for each link, in the order in which these came up.
+                    let _ = write!(label, " {}", text(&route, "dev"));
+                }
                 items.push(Item { label, value: route });
             }
         }
@@ -186,6 +192,19 @@ impl Lab {
         }
         items.sort_by(|a, b| a.label.cmp(&b.label));
         Ok(State { items })
+    }
+
+    /// Waits until the kernel has done what it does for links that have their carrier, a moment later: IPv6 makes
+    /// them a multicast route.
+    pub fn settle(&self) -> Result<()> {
+        wait_for("links to be ready", Duration::from_secs(5), || {
+            let ready = self.ip("-6 route show table local type multicast")?;
+            let links = list(self.ip_json("link")?);
+            Ok(links
+                .iter()
+                .filter(|link| runs(link))
+                .all(|link| ready.split(' ').any(|word| word == text(link, "ifname"))))
+        })
     }
 
     /// How this namespace differs from what it was; empty if it does not. See [`State::diff`].
@@ -212,6 +231,12 @@ impl Lab {
         assert!(diff.is_empty(), "it differs (- before, + now):\n{diff}");
         Ok(())
     }
+}
+
+/// Whether a link is up, has its carrier, and is none of those that IPv6 has no routes for.
+fn runs(link: &Value) -> bool {
+    let has = |flag: &str| link["flags"].as_array().is_some_and(|flags| flags.iter().any(|f| f == flag));
+    has("UP") && has("LOWER_UP") && !has("LOOPBACK")
 }
 
 fn list(value: Value) -> Vec<Value> {

@@ -10,6 +10,7 @@ mod fights;
 mod footprint;
 mod foreign;
 mod modes;
+mod neighbours;
 mod networkd;
 mod networkd_cases;
 mod owner;

@@ -58,7 +58,7 @@ fn happen(lab: &Lab, networkd: &mut Networkd<'_>, event: Event) -> Result<()> {
 }
 
 /// A node in the state before the event.
-fn ready<'lab>(lab: &'lab Lab, settings: Settings, event: Event) -> Result<(Networkd<'lab>, Vec<lab::Pod>)> {
+fn ready(lab: &Lab, settings: Settings, event: Event) -> Result<(Networkd<'_>, Vec<lab::Pod>)> {
     let (mut networkd, pods) = Networkd::on_guarded_node(lab, settings)?;
     if event != Event::Restart {
         // It is running, and has not taken what came after its start for foreign.
@@ -119,9 +119,8 @@ fn case(settings: Settings, event: Event) -> Result<()> {
     for label in &lost {
         let words: Vec<&str> = label.split(' ').collect();
         let key = match words[0] {
-            "link" => words[1],
             "address" | "rule" => words[2],
-            "nexthop" => words[1],
+            "link" | "nexthop" => words[1],
             _ => words[3],
         };
         let told = events.iter().any(|e| {

@@ -191,10 +191,10 @@ fn withdrawn_just_before_a_flush() -> Result<()> {
     let mut client = netlink::Client::open()?;
     for n in 0..20 {
         let withdrawn = netlink::Key::main([10, 200, n, 0].into(), 24);
-        let others: String = (n..20).map(|n| format!("route del 10.200.{n}.0/24\n")).collect();
+        let others: Vec<_> = (n..20).map(|n| format!("route del 10.200.{n}.0/24")).collect();
         owner.say(&format!("route del 10.200.{n}.0/24"))?;
         while client.answers(withdrawn)? {}
-        foreigner.say(&others)?;
+        foreigner.say(&others.join("\n"))?;
         for rest in n + 1..20 {
             let key = netlink::Key::main([10, 200, rest, 0].into(), 24);
             guardian_restores(&mut client, key)?;

@@ -41,7 +41,7 @@ struct Path<'a> {
 }
 
 /// A path of words that are split at spaces.
-fn path<'a>(words: &'a str) -> Path<'a> {
+fn path(words: &str) -> Path<'_> {
     Path { prepare: "", argv: words.split_whitespace().collect(), falls: &[], losses: &[], within: SOON }
 }
 
@@ -67,6 +67,7 @@ impl<'a> Path<'a> {
     fn node(&self) -> Result<Node> {
         let node = Lab::guarded()?;
         node.lab.batch(self.prepare)?;
+        node.lab.settle()?;
         Ok(node)
     }
 

@@ -54,7 +54,7 @@ fn row_17_rule_flush() -> Result<()> {
         assert_eq!(event.text("/cause"), "request", "{event}");
         named(&event, pid, &path.argv);
     }
-    node.lab.batch("rule add prio 32766 lookup main\nrule add prio 32767 lookup default\n")?;
+    node.lab.batch("rule add prio 32766 lookup main protocol kernel\nrule add prio 32767 lookup default protocol kernel\n")?;
     node.lab.whole_within(&before, SOON)
 }
 
