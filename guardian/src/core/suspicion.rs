@@ -8,13 +8,14 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
     alternatives::Alternatives,
     flow::{Dump, Reason},
     machine::{Core, Who},
-    rib::Phase,
+    rib::{Loss, Phase},
 };
 use crate::model::{
     Actor, AddressKey, Key, Object, Stamp,
@@ -23,6 +24,9 @@ use crate::model::{
 
 /// Suspicions kept between two dumps; more would only mean that none of them tells much.
 const CAPACITY: usize = 64;
+
+/// The notifications of one request are not further apart.
+const ONE_REQUEST: Duration = Duration::from_millis(10);
 
 /// What may have taken routes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +44,18 @@ impl Subject {
         match self {
             Self::Link(index) => !matches!(object, Object::Link(_)) && object.links().contains(index),
             Self::Carrier(index) => matches!(object, Object::Nexthop(nexthop) if nexthop.oif == *index),
-            Self::Address(address) => object.route().is_some_and(|route| {
-                route.prefsrc() == Some(address.local)
-                    || (address.family() == route.family() && route.oifs().any(|oif| oif == address.link))
-            }),
+            Self::Address(address) => match object {
+                Object::Route(route) => {
+                    route.prefsrc() == Some(address.local)
+                        || (address.family() == route.family() && route.oifs().any(|oif| oif == address.link))
+                }
+                Object::Address(other) => {
+                    !other.is_primary()
+                        && other.key.link == address.link
+                        && other.key.network() == address.network()
+                }
+                _ => false,
+            },
             Self::Nexthop(id) => match object {
                 Object::Route(route) => route.nexthop_id() == Some(*id),
                 Object::Nexthop(group) => group.members().any(|member| member == *id),
@@ -78,6 +90,14 @@ fn outranks(cause: Cause, known: Cause) -> bool {
     }
 }
 
+/// Whether an address went with the first of its network: the kernel removes the others before it, in one request
+/// and with its port (`__inet_del_ifa` in `net/ipv4/devinet.c`).
+fn follows(subject: &Subject, loss: &Loss, who: &Who) -> bool {
+    matches!((subject, &*loss.object), (Subject::Address(first), Object::Address(other))
+        if first.link == other.key.link && !other.is_primary() && first.network() == other.key.network())
+        && who.at.since(loss.at) < ONE_REQUEST
+}
+
 impl Core {
     /// Remembers an announced change and asks for a dump, if anything guarded may have gone with it.
     pub(super) fn suspect(&mut self, subject: Subject, cause: Cause, who: &Who) {
@@ -88,7 +108,11 @@ impl Core {
                 continue;
             }
             match entry.loss.as_mut() {
-                Some(loss) if loss.silent && loss.actor == who.actor && outranks(cause, loss.cause) => {
+                Some(loss)
+                    if loss.actor == who.actor
+                        && outranks(cause, loss.cause)
+                        && (loss.silent || follows(&subject, loss, who)) =>
+                {
                     loss.cause = cause;
                 }
                 Some(_) => {}
@@ -241,7 +265,15 @@ impl Core {
     fn found_missing(&mut self, now: Stamp, key: Key, suspicions: &[Suspicion], ended: Stamp, doubt: bool) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() else { return };
-        let own = suspicions.iter().find(|s| s.subject.concerns(&missing)).cloned();
+        // Of what one actor did to it, that which explains most.
+        let own = suspicions.iter().filter(|s| s.subject.concerns(&missing)).fold(
+            None,
+            |best: Option<&Suspicion>, s| match best {
+                Some(best) if best.who.actor != s.who.actor || !outranks(s.cause, best.cause) => Some(best),
+                _ => Some(s),
+            },
+        );
+        let own = own.cloned();
         let suspect = own.or_else(|| self.members_loss(&missing));
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let stands = entry.desired.iter().any(|object| entry.observed.contains(object));
