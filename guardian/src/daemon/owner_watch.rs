@@ -115,11 +115,13 @@ impl OwnerWatch {
                 Some(pidfd) => pidfd.poll_read_ready(cx).is_pending(),
                 None => true,
             });
-            if self.owners.is_empty() && self.alive() && self.looking.is_none() {
+            if self.owners.is_empty() && self.alive() {
                 // Another may have come meanwhile.
                 let now = clock::now();
                 self.ended.get_or_insert(now);
-                self.start_look(now);
+                if self.looking.is_none() {
+                    self.start_look(now);
+                }
             }
             match self.looking.as_mut().map(|looking| Pin::new(looking).poll(cx)) {
                 Some(Poll::Ready(found)) => {
@@ -196,12 +198,19 @@ impl OwnerWatch {
 
     /// Takes in what a look has found.
     fn take(&mut self, found: Vec<Found>, now: Stamp) {
-        // What cannot be waited for is there as long as it is found.
-        self.owners.retain(|owner| owner.pidfd.is_some());
+        if found.len() < OWNERS_MAX {
+            let there = |owner: &Held| found.iter().any(|f| procfs::same_run(f.process, owner.process));
+            self.owners.retain(there);
+        }
+        let before = self.owners.len();
         for owner in found {
             self.add(owner);
         }
         self.settle(now);
+        if self.owners.len() > before {
+            // Once more, later: between fork and exec a child has the executable of its parent.
+            self.start_look(now);
+        }
     }
 
     /// Holds one process, if it still runs as an owner.

@@ -115,6 +115,10 @@ fn without_an_owner_it_is_gone_since_the_start_until_one_is_found() {
         watch.look_again(clock::now());
         watch.changed().await;
         assert!(watch.alive());
+        // What was found is looked at once more, and that is all.
+        while watch.looking.is_some() {
+            assert!(stays(&mut watch).await);
+        }
         long_ago(&mut watch);
         watch.look_again(clock::now());
         assert!(watch.looking.is_none(), "one is known: there is nothing to look for");
@@ -154,6 +158,24 @@ fn what_an_owner_has_started_is_none_itself() {
         watch.changed().await;
         assert!(!watch.alive());
         drop(pipe);
+    });
+}
+
+#[test]
+fn one_that_becomes_another_program_is_none_any_more() {
+    run(async {
+        let program = Program::new("/bin/sh");
+        let mut process = program.start(&["-c", "read line; exec cat"]);
+        let mut watch = OwnerWatch::new(program.rule());
+        assert!(watch.alive());
+        let mut pipe = process.0.stdin.take().unwrap();
+        std::io::Write::write_all(&mut pipe, b"\n").unwrap();
+        // It must not be looked at before: nothing runs here meanwhile.
+        while program.rule().names_exe(&process.process().exe.unwrap_or_default()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        watch.changed().await;
+        assert!(!watch.alive() && process.0.try_wait().unwrap().is_none());
     });
 }
 
