@@ -18,6 +18,7 @@ fn lines() -> Vec<Line> {
     ]
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it stands for what may refuse a message")]
 fn same(message: &[u8]) -> Result<Vec<u8>, String> {
     Ok(message.to_vec())
 }
@@ -76,7 +77,7 @@ fn a_damaged_line_costs_itself_and_says_where_it_is() {
     let path = dir.path().join(NAME);
     let mut text = fs::read_to_string(&path).unwrap();
     text += "{\"text\":\"\",\"message\":\"0g\"}\n{\"text\":\"\",\"message\":\"abc\"}\n\n";
-    text += &format!("{{\"text\":\"{}\",\"message\":\"00\"}}\n", "x".repeat(LINE_MAX as usize));
+    text += &["{\"text\":\"", &"x".repeat(LINE_MAX as usize), "\",\"message\":\"00\"}\n"].concat();
     text += "{\"text\":\"last\",\"message\":\"00\"}\n{\"text\":\"cut";
     fs::write(&path, text).unwrap();
     let decode = |message: &[u8]| match message {
