@@ -169,7 +169,7 @@ fn one_that_becomes_another_program_is_none_any_more() {
         let mut watch = OwnerWatch::new(program.rule());
         assert!(watch.alive());
         let mut pipe = process.0.stdin.take().unwrap();
-        std::io::Write::write_all(&mut pipe, b"\n").unwrap();
+        io::Write::write_all(&mut pipe, b"\n").unwrap();
         // It must not be looked at before: nothing runs here meanwhile.
         while program.rule().names_exe(&process.process().exe.unwrap_or_default()) {
             std::thread::sleep(Duration::from_millis(5));
