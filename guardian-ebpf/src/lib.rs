@@ -24,6 +24,9 @@ pub const MESSAGE_TRUNCATED: u32 = 1 << 3;
 /// The task could be read: the fields of [`MessageHead`] about it have meaning.
 pub const TASK_KNOWN: u32 = 1 << 4;
 
+/// Context: the daemon itself, whose own write has brought this about.
+pub const CONTEXT_SELF: u32 = 1 << 5;
+
 /// The sizes in which room for a message is reserved, ascending powers of two, in bytes. An IPv4 route
 /// takes about 64, an IPv6 route 136, a link 1,300, a route with 64 legs 2,000.
 pub const MESSAGE_CLASSES: [usize; 6] = [128, 256, 512, 2048, 8192, 32768];

@@ -4,20 +4,27 @@
 //! A lab is the network namespace of the thread that made it. Threads and processes started from there are
 //! born into it, and it goes away with the last of them: there is nothing to clean up.
 
+mod actor;
 mod event;
 mod guardian;
 mod http;
 mod namespace;
 mod networkd;
+mod node;
 mod process;
+mod state;
 
+pub mod icmp6;
 pub mod netlink;
 
+pub use actor::Actor;
 pub use event::Event;
 pub use guardian::{Guardian, Launch, Metrics, binary};
 pub use namespace::{Lab, NODE, PEER, TUNNEL};
-pub use networkd::Networkd;
+pub use networkd::{BUS, Networkd, Settings};
+pub use node::{Node, PORTS, Pod, VIP6, VIPS};
 pub use process::{Tethered, tethered};
+pub use state::State;
 
 use std::{
     thread,

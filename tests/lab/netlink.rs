@@ -166,6 +166,21 @@ impl Client {
     /// Whether exactly this route answers for its network, in one round trip: the request of `ip route get
     /// fibmatch`.
     pub fn answers(&mut self, key: Key) -> io::Result<bool> {
+        Ok(self.lookup(key)?.is_some())
+    }
+
+    /// The gateway of the route that answers for exactly this network, if there is one and it has one.
+    pub fn gateway(&mut self, key: Key) -> io::Result<Option<IpAddr>> {
+        let body = self.lookup(key)?.unwrap_or_default();
+        let mut gateways = attributes(body.get(RTMSG..).unwrap_or_default());
+        Ok(gateways.find_map(|(kind, value)| match (kind, value.len()) {
+            (libc::RTA_GATEWAY, 4) => value.first_chunk::<4>().map(|&octets| octets.into()),
+            (libc::RTA_GATEWAY, 16) => value.first_chunk::<16>().map(|&octets| octets.into()),
+            _ => None,
+        }))
+    }
+
+    fn lookup(&mut self, key: Key) -> io::Result<Option<Vec<u8>>> {
         let host = if key.dst.is_ipv4() { 32 } else { 128 };
         let mut payload = rtmsg(key.dst, host);
         payload[8..12].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
@@ -176,7 +191,8 @@ impl Client {
         loop {
             let answer = self.receive()?;
             let Some(first) = messages(answer).find(|m| m.seq == seq) else { continue };
-            return Ok(first.kind == libc::RTM_NEWROUTE && first.body.get(1) == Some(&key.len));
+            let exact = first.kind == libc::RTM_NEWROUTE && first.body.get(1) == Some(&key.len);
+            return Ok(exact.then(|| first.body.to_vec()));
         }
     }
 

@@ -5,12 +5,12 @@ use std::{
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Lab, NODE, Tethered, tethered, wait_for};
+use crate::{Lab, NODE, Pod, Tethered, tethered, wait_for};
 
 /// What it needs around it, in a mount namespace of its own: its state, its configuration, and a sysfs of
 /// this network namespace that is writable (it takes a read-only one for a container, and then configures
@@ -22,10 +22,38 @@ mount --bind "$1/etc" /etc/systemd
 mount --bind "$1/run" /run
 mount -t sysfs sysfs /sys
 export SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console
+if [ -e "$1/bus.conf" ]; then
+    mkdir -p /run/dbus
+    rm -f /run/dbus/system_bus_socket
+    setpriv --pdeathsig KILL dbus-daemon --config-file="$1/bus.conf" --nofork --nopidfile --nosyslog &
+    until [ -S /run/dbus/system_bus_socket ]; do sleep 0.02; done
+fi
 exec "$2"
 "#;
 
 const NETWORK: &str = "[Match]\nName=eth0\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
+
+/// A system bus on which everybody may do everything, for `networkctl`. It keeps its user, and so its tether.
+pub const BUS: &str = r#"<busconfig>
+<type>system</type>
+<listen>unix:path=/run/dbus/system_bus_socket</listen>
+<auth>EXTERNAL</auth>
+<policy context="default">
+<allow user="*"/><allow own="*"/><allow send_type="*" eavesdrop="true"/><allow receive_type="*"/>
+</policy>
+</busconfig>
+"#;
+
+/// How the administrator has set up systemd-networkd.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// A last file that matches every link.
+    pub catch_all: bool,
+    /// `ManageForeignRoutes=no` and `ManageForeignRoutingPolicyRules=no`.
+    pub leave_foreign: bool,
+    /// A first file that leaves `kube-*`, `tun*` and `veth*` unmanaged.
+    pub unmanaged: bool,
+}
 
 /// systemd-networkd, which keeps what it saves from one start to the next.
 #[derive(Debug)]
@@ -47,6 +75,64 @@ impl<'lab> Networkd<'lab> {
         lab.kube_links()?;
         lab.kube_routes()?;
         Ok(networkd)
+    }
+
+    /// As [`Self::on_node`], with every kind of object, and set up like this: with the pods.
+    pub fn on_guarded_node(lab: &'lab Lab, settings: Settings) -> Result<(Self, Vec<Pod>)> {
+        lab.uplink()?;
+        let mut networkd = Self::new(lab)?;
+        let etc = networkd.dir.join("etc");
+        fs::write(networkd.network_file(), format!("{NETWORK}Address={NODE}/24\nAddress=fd00:10::10/64\n"))?;
+        if settings.catch_all {
+            let text = NETWORK.replace("Name=eth0", "Name=*");
+            fs::write(etc.join("network/zz-all.network"), text)?;
+        }
+        if settings.unmanaged {
+            let text = "[Match]\nName=kube-* tun* veth*\n[Link]\nUnmanaged=yes\n";
+            fs::write(etc.join("network/05-kube-router.network"), text)?;
+        }
+        if settings.leave_foreign {
+            let text = "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n";
+            fs::create_dir_all(etc.join("networkd.conf.d"))?;
+            fs::write(etc.join("networkd.conf.d/kube-router.conf"), text)?;
+        }
+        fs::write(networkd.dir.join("bus.conf"), BUS)?;
+        networkd.start()?;
+        networkd.stop()?;
+        let pods = lab.kube_objects()?;
+        Ok((networkd, pods))
+    }
+
+    /// The file that says what to do with `eth0`.
+    pub fn network_file(&self) -> PathBuf {
+        self.dir.join("etc/network/10-eth0.network")
+    }
+
+    /// `networkctl` with these words, where there is a bus.
+    pub fn control(&self, words: &str) -> Result<()> {
+        let pid = self.pid().context("systemd-networkd is not running")?.to_string();
+        let output = Command::new("nsenter")
+            .args(["--mount", "--target", &pid, "networkctl", "--no-pager"])
+            .args(words.split_whitespace())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "networkctl {words}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    }
+
+    /// Waits until it has had nothing to say for so long.
+    pub fn quiet(&self, long: Duration) -> Result<()> {
+        let (mut said, mut since) = (self.log().len(), Instant::now());
+        wait_for("systemd-networkd to be done", Duration::from_secs(30), || {
+            let now = self.log().len();
+            if now != said {
+                (said, since) = (now, Instant::now());
+            }
+            Ok(since.elapsed() >= long)
+        })
     }
 
     /// The program.

@@ -3,12 +3,22 @@
 //! Each test makes network namespaces of its own. They need root; `cargo xtask test` sees to that, and to the
 //! build and the programs they use.
 
+mod absence;
+mod churn;
 mod damping;
+mod fights;
 mod footprint;
 mod foreign;
 mod modes;
+mod neighbours;
 mod networkd;
+mod networkd_cases;
 mod owner;
+mod ownership;
+mod paths;
+mod race;
+mod random;
 mod refusals;
+mod restart;
 mod shapes;
 mod without_guardian;

@@ -30,6 +30,17 @@ pub const TESTS: &[Wanted] = &[
     ("setpriv", "util-linux"),
     ("bash", "bash"),
     ("promtool", "prometheus"),
+    ("brctl", "bridge-utils"),
+    ("ifconfig", "net-tools"),
+    ("networkctl", "systemd"),
+    ("dbus-daemon", "dbus"),
+    ("/usr/lib/frr/zebra", "frr"),
+    ("bird", "bird2"),
+    ("keepalived", "keepalived"),
+    ("dhclient", "isc-dhcp-client"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ifup", "ifupdown"),
+    ("NetworkManager", "network-manager"),
 ];
 
 /// All of them.
@@ -40,7 +51,17 @@ pub const ALL: &[Wanted] = &[
     ("setpriv", "util-linux"),
     ("bash", "bash"),
     ("promtool", "prometheus"),
+    ("brctl", "bridge-utils"),
+    ("ifconfig", "net-tools"),
+    ("networkctl", "systemd"),
+    ("dbus-daemon", "dbus"),
     ("/usr/lib/frr/zebra", "frr"),
+    ("bird", "bird2"),
+    ("keepalived", "keepalived"),
+    ("dhclient", "isc-dhcp-client"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ifup", "ifupdown"),
+    ("NetworkManager", "network-manager"),
 ];
 
 /// Package lists older than this are fetched again before anything is installed.

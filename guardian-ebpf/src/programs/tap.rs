@@ -14,8 +14,9 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use route_guardian_ebpf::{
-    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, KIND_MESSAGE, LOST_MESSAGES, LOST_TRUNCATED,
-    MESSAGE_CLASSES, MESSAGE_CUT, MESSAGE_TRUNCATED, MessageHead, PROCESS_EXITED, PROCESS_TOLD,
+    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, CONTEXT_SELF, KIND_MESSAGE, LOST_MESSAGES,
+    LOST_TRUNCATED, MESSAGE_CLASSES, MESSAGE_CUT, MESSAGE_TRUNCATED, MessageHead, PROCESS_EXITED,
+    PROCESS_TOLD,
 };
 
 /// Accepts nothing: the message is in the ring already, so that no socket queue can overflow.
@@ -60,9 +61,13 @@ fn sense(ctx: &SkBuffContext) {
     // the one interrupted.
     if head.bits & (CONTEXT_INTERRUPT | CONTEXT_KTHREAD) == 0 {
         if task::is_self(head.id) {
-            return;
-        }
-        if task != 0 {
+            // What the daemon asked for carries its port, and it has the answer. What the kernel does besides, a
+            // route with an address, carries none.
+            if header.port != 0 {
+                return;
+            }
+            head.bits |= CONTEXT_SELF;
+        } else if task != 0 {
             let told = process::announce(task, head.id);
             // Files are closed after the exit has been told: it is told again for what that brings about.
             // SAFETY: a record in map memory.

@@ -1,23 +1,23 @@
-//! The routes that share one key, and what a notification does to them.
+//! The objects that share one key, and what a notification does to them.
 //!
-//! The kernel may hold several: IPv4 routes that were appended or prepended (`fib_table_insert` in
+//! Of routes the kernel may hold several: IPv4 routes that were appended or prepended (`fib_table_insert` in
 //! `net/ipv4/fib_trie.c`), IPv6 routes to the same destination on several links, such as `fe80::/64`
 //! (`fib6_add_rt2node` in `net/ipv6/ip6_fib.c`).
 
 use std::sync::Arc;
 
-use crate::model::{Family, Leg, Route};
+use crate::model::{Family, Leg, Object, Route};
 
-/// The routes of one key in the kernel's order.
+/// The objects of one key in the kernel's order; of all but routes there is one at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Alternatives(Vec<Arc<Route>>);
+pub struct Alternatives(Vec<Arc<Object>>);
 
 /// What a removal found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// The route was there, as a whole or as some legs of it: this is what it was before.
-    Removed(Arc<Route>),
-    /// No route of this key is known: an old message, or one that was seen already.
+    /// The object was there, a route as a whole or some legs of it: this is what it was before.
+    Removed(Arc<Object>),
+    /// No object of this key is known: an old message, or one that was seen already.
     Unknown,
     /// Routes of this key are known, but none like this: the knowledge is out of date.
     Mismatch,
@@ -25,7 +25,7 @@ pub enum Removal {
 
 impl Alternatives {
     /// In the kernel's order; the first is the one that packets take.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.0.iter()
     }
 
@@ -39,29 +39,54 @@ impl Alternatives {
         self.0.len()
     }
 
-    /// Whether one of them is `route`.
-    pub fn contains(&self, route: &Route) -> bool {
-        self.0.iter().any(|r| r.same(route))
+    /// Whether one of them is `object`.
+    pub fn contains(&self, object: &Object) -> bool {
+        self.0.iter().any(|o| o.same(object))
     }
 
     /// The first of `self` that is not in `other`.
-    pub fn first_missing_in(&self, other: &Self) -> Option<&Arc<Route>> {
-        self.0.iter().find(|r| !other.contains(r))
+    pub fn first_missing_in(&self, other: &Self) -> Option<&Arc<Object>> {
+        self.0.iter().find(|o| !other.contains(o))
     }
 
-    /// Puts `route` at the end, as a dump lists them.
-    pub fn push(&mut self, route: Arc<Route>) {
-        self.0.push(route);
+    /// The nexthop objects that they refer to, groups to their members.
+    pub fn nexthops(&self) -> Vec<u32> {
+        let of = |object: &Arc<Object>| match &**object {
+            Object::Route(route) => route.nexthop_id().into_iter().collect::<Vec<_>>(),
+            Object::Nexthop(group) => group.members().collect(),
+            _ => Vec::new(),
+        };
+        self.0.iter().flat_map(of).collect()
+    }
+
+    /// Puts `object` at the end, as a dump lists them.
+    pub fn push(&mut self, object: Arc<Object>) {
+        self.0.push(object);
     }
 
     /// Keeps those for which `keep` holds.
-    pub fn retain(&mut self, keep: impl FnMut(&Arc<Route>) -> bool) {
+    pub fn retain(&mut self, keep: impl FnMut(&Arc<Object>) -> bool) {
         self.0.retain(keep);
     }
 
-    /// `RTM_NEWROUTE` with these flags. Seeing it again changes nothing.
-    pub fn set(&mut self, route: Arc<Route>, replaced: bool, appended: bool) {
-        if self.contains(&route) {
+    /// Takes over from `newer`, where an object there is the same in all that is guarded, what else it says: a
+    /// bridge's hardware address, the legs that a nexthop object stands for.
+    pub fn refresh(&mut self, newer: &Self) {
+        for old in &mut self.0 {
+            if let Some(new) = newer.0.iter().find(|new| new.same(old)) {
+                *old = Arc::clone(new);
+            }
+        }
+    }
+
+    /// `RTM_NEW*` with these flags. Seeing a route again changes nothing.
+    pub fn set(&mut self, object: Arc<Object>, replaced: bool, appended: bool) {
+        let Object::Route(route) = &*object else {
+            self.0.clear();
+            self.0.push(object);
+            return;
+        };
+        if self.contains(&object) {
             return;
         }
         let place = match route.family() {
@@ -71,10 +96,10 @@ impl Alternatives {
             // is as capable of multipath as the new one, else the first of the metric.
             Family::Inet6 => {
                 let alike =
-                    self.0.iter().position(|r| is_multipath_capable(r) == is_multipath_capable(&route));
+                    self.0.iter().position(|o| is_multipath_capable(o) == is_multipath_capable(&object));
                 if replaced {
                     alike.or((!self.0.is_empty()).then_some(0))
-                } else if is_multipath_capable(&route) {
+                } else if is_multipath_capable(&object) {
                     alike
                 } else {
                     None
@@ -82,33 +107,39 @@ impl Alternatives {
             }
         };
         match place.and_then(|index| self.0.get_mut(index)) {
-            Some(old) => *old = route,
-            None if route.family() == Family::Inet && !appended => self.0.insert(0, route),
-            None => self.0.push(route),
+            Some(old) => *old = object,
+            None if route.family() == Family::Inet && !appended => self.0.insert(0, object),
+            None => self.0.push(object),
         }
     }
 
-    /// `RTM_DELROUTE`. Of an IPv6 multipath route it may name single legs.
-    pub fn remove(&mut self, route: &Route) -> Removal {
+    /// `RTM_DEL*`. Of an IPv6 multipath route it may name single legs.
+    pub fn remove(&mut self, object: &Object) -> Removal {
         if self.0.is_empty() {
             return Removal::Unknown;
         }
+        let Object::Route(route) = object else {
+            return self.0.pop().map_or(Removal::Unknown, Removal::Removed);
+        };
+        let alike =
+            |o: &Object| o.route().is_some_and(|r| r.kind == route.kind && same_ways(&r.legs, &route.legs));
         let whole =
-            self.0.iter().position(|r| r.same(route)).or_else(|| {
-                self.0.iter().position(|r| r.kind == route.kind && same_ways(&r.legs, &route.legs))
-            });
+            self.0.iter().position(|o| o.same(object)).or_else(|| self.0.iter().position(|o| alike(o)));
         if let Some(index) = whole {
             return Removal::Removed(self.0.remove(index));
         }
         if route.family() == Family::Inet6 {
-            let part = self.0.iter_mut().enumerate().find(|(_, r)| {
+            let is_part = |r: &Route| {
                 r.legs.len() > route.legs.len()
                     && !route.legs.is_empty()
                     && route.legs.iter().all(|leg| r.legs.iter().any(|l| same_way(l, leg)))
-            });
-            if let Some((_, group)) = part {
+            };
+            let part = self.0.iter_mut().find(|o| o.route().is_some_and(is_part));
+            if let Some(group) = part {
                 let before = Arc::clone(group);
-                Arc::make_mut(group).legs.retain(|leg| !route.legs.iter().any(|gone| same_way(leg, gone)));
+                if let Object::Route(left) = Arc::make_mut(group) {
+                    left.legs.retain(|leg| !route.legs.iter().any(|gone| same_way(leg, gone)));
+                }
                 return Removal::Removed(before);
             }
         }
@@ -116,14 +147,15 @@ impl Alternatives {
     }
 }
 
-impl FromIterator<Arc<Route>> for Alternatives {
-    fn from_iter<I: IntoIterator<Item = Arc<Route>>>(routes: I) -> Self {
-        Self(routes.into_iter().collect())
+impl FromIterator<Arc<Object>> for Alternatives {
+    fn from_iter<I: IntoIterator<Item = Arc<Object>>>(objects: I) -> Self {
+        Self(objects.into_iter().collect())
     }
 }
 
 /// `rt6_qualify_for_ecmp` of `include/net/ip6_route.h`: routes by gateway can become legs of one.
-pub fn is_multipath_capable(route: &Route) -> bool {
+pub fn is_multipath_capable(object: &Object) -> bool {
+    let Some(route) = object.route() else { return false };
     route.family() == Family::Inet6
         && route.nexthop_id().is_none()
         && !route.legs.is_empty()
@@ -145,7 +177,7 @@ mod tests {
     use crate::core::testing::{route, via};
 
     fn list(routes: &[Route]) -> Alternatives {
-        routes.iter().cloned().map(Arc::new).collect()
+        routes.iter().cloned().map(|route| Arc::new(route.into())).collect()
     }
 
     #[test]
@@ -153,11 +185,11 @@ mod tests {
         let (a, b, c, d) =
             (route("10.0.0.0/8", 1), route("10.0.0.0/8", 2), route("10.0.0.0/8", 3), route("10.0.0.0/8", 4));
         let mut routes = Alternatives::default();
-        routes.set(Arc::new(a), false, false);
-        routes.set(Arc::new(b.clone()), false, true);
-        routes.set(Arc::new(c.clone()), true, false);
+        routes.set(Arc::new(a.into()), false, false);
+        routes.set(Arc::new(b.clone().into()), false, true);
+        routes.set(Arc::new(c.clone().into()), true, false);
         assert_eq!(routes, list(&[c.clone(), b.clone()]));
-        routes.set(Arc::new(d.clone()), false, false);
+        routes.set(Arc::new(d.clone().into()), false, false);
         assert_eq!(routes, list(&[d, c, b]));
     }
 
@@ -167,27 +199,27 @@ mod tests {
         both.legs.extend(via("fd00::/64", 2, "fe80::2").legs);
         let mut routes = list(&[both.clone()]);
         let one = via("fd00::/64", 2, "fe80::2");
-        assert_eq!(routes.remove(&one), Removal::Removed(Arc::new(both)));
+        assert_eq!(routes.remove(&one.clone().into()), Removal::Removed(Arc::new(both.into())));
         assert_eq!(routes, list(&[via("fd00::/64", 1, "fe80::1")]));
-        assert_eq!(routes.remove(&one), Removal::Mismatch);
-        routes.remove(&via("fd00::/64", 1, "fe80::1"));
-        assert_eq!(routes.remove(&one), Removal::Unknown);
+        assert_eq!(routes.remove(&one.clone().into()), Removal::Mismatch);
+        routes.remove(&via("fd00::/64", 1, "fe80::1").into());
+        assert_eq!(routes.remove(&one.clone().into()), Removal::Unknown);
     }
 
     #[test]
     fn ipv6_routes_on_links_stand_side_by_side() {
         let mut routes = Alternatives::default();
-        routes.set(Arc::new(route("fe80::/64", 1)), false, false);
-        routes.set(Arc::new(route("fe80::/64", 2)), false, false);
+        routes.set(Arc::new(route("fe80::/64", 1).into()), false, false);
+        routes.set(Arc::new(route("fe80::/64", 2).into()), false, false);
         assert_eq!(routes.len(), 2);
-        assert!(matches!(routes.remove(&route("fe80::/64", 1)), Removal::Removed(_)));
+        assert!(matches!(routes.remove(&route("fe80::/64", 1).into()), Removal::Removed(_)));
         assert_eq!(routes, list(&[route("fe80::/64", 2)]));
     }
 
     #[test]
     fn seeing_a_message_twice_changes_nothing() {
         let mut routes = list(&[route("10.0.0.0/8", 1)]);
-        routes.set(Arc::new(route("10.0.0.0/8", 1)), false, false);
+        routes.set(Arc::new(route("10.0.0.0/8", 1).into()), false, false);
         assert_eq!(routes.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Actor, Link, Notice, ProcessId, Route, Stamp,
+    Actor, Notice, Object, ProcessId, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -23,8 +23,22 @@ pub enum Input {
         /// Whose change it counts as.
         verdict: Verdict,
     },
+    /// A change that our own writes have brought about: what the kernel makes or drops with an address or a link.
+    Own {
+        /// When.
+        at: Stamp,
+        /// The change.
+        notice: Notice,
+    },
     /// A process that had made a change is gone.
     Gone(ProcessId),
+    /// Whether any owner is running, and since when that is so.
+    Owner {
+        /// Whether one is.
+        alive: bool,
+        /// Since when.
+        since: Stamp,
+    },
     /// The kernel's state, read anew.
     Dump(Dump),
 }
@@ -36,10 +50,8 @@ pub struct Dump {
     pub started: Stamp,
     /// After the last answer.
     pub ended: Stamp,
-    /// All links, or `None` where only routes were read.
-    pub links: Option<Vec<Link>>,
-    /// All routes of both families and all tables.
-    pub routes: Vec<Route>,
+    /// All links, addresses, nexthop objects, routes of all tables, and rules, of both families.
+    pub objects: Vec<Object>,
 }
 
 /// Something is to be done.
@@ -65,7 +77,7 @@ pub enum Effect {
 pub enum Reason {
     /// At start.
     Start,
-    /// Routes may have gone without a message, with a link, an address or a nexthop object, or have come into
+    /// Objects may have gone without a message, with a link, an address or a nexthop object, or have come into
     /// scope with a link's new name.
     Silent,
     /// A message does not fit what is known.
@@ -110,7 +122,7 @@ impl Reason {
     }
 }
 
-/// One change to a guarded route and what came of it so far. A later report of the same `seq`
+/// One change to a guarded object and what came of it so far. A later report of the same `seq`
 /// supersedes an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -124,8 +136,8 @@ pub struct Report {
     pub at: Stamp,
     /// When the guardian had decided what to do.
     pub detected: Stamp,
-    /// The route as it was before.
-    pub route: Arc<Route>,
+    /// The object as it was before.
+    pub object: Arc<Object>,
     /// What happened to it.
     pub change: Change,
     /// By which path.

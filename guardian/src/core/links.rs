@@ -1,36 +1,98 @@
-//! Which links are guarded, and what a link's change may mean for its routes.
+//! Which links are guarded, and what a link's change means for its ports, addresses and routes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     flow::{Effect, Reason},
     machine::{Core, Who},
     suspicion::Subject,
 };
-use crate::model::{Link, Stamp, record::Cause};
+use crate::model::{
+    Key, Link, Object, Stamp,
+    record::{Cause, Change, Outcome, Verdict},
+};
 
 impl Core {
-    pub(super) fn link_set(&mut self, link: Link, who: &Who) {
-        let index = link.index;
-        let up = link.is_up();
+    pub(super) fn link_set(&mut self, now: Stamp, link: Link, who: &Who) {
+        let (index, up, running) = (link.index, link.is_up(), link.is_running());
+        let port = link.port.clone();
         self.link_told.insert(index, who.at);
         if self.classify(&link) {
             self.reread(Reason::Silent);
         }
-        let before = self.links.set(link);
-        if up {
-            self.help(|route| route.oifs().any(|oif| oif == index) || route.oifs().next().is_none());
-        } else if before.is_some_and(|link| link.is_up()) {
+        let before = self.links.set(link.clone());
+        self.set(now, Arc::new(Object::Link(link)), false, false, who);
+        let was_port = before.as_ref().and_then(|link| link.port.clone());
+        let moved = was_port.as_ref().map(|port| port.master) != port.as_ref().map(|port| port.master);
+        let into_vrf = moved && port.as_ref().and_then(|port| port.kind.as_deref()) == Some("vrf");
+        match (port, was_port) {
+            (Some(port), _) => self.set(now, Arc::new(Object::Port(port)), false, false, who),
+            (None, Some(was)) => self.gone(now, &Object::Port(was), who.cause(), who),
+            (None, None) => {}
+        }
+        // Routes fall with a link that goes down, and with one that moves into a VRF (`do_vrf_add_slave`).
+        if before.as_ref().is_some_and(|link| link.is_up() && (!up || into_vrf)) {
             self.suspect(Subject::Link(index), Cause::LinkDown, who);
+        } else if before.is_some_and(|link| link.is_running() && !running) {
+            // Nexthop objects go with the carrier (`nh_netdev_event` in `net/ipv4/nexthop.c`).
+            self.suspect(Subject::Carrier(index), Cause::LinkDown, who);
         }
     }
 
-    pub(super) fn link_gone(&mut self, index: u32, who: &Who) {
-        self.links.remove(index);
+    pub(super) fn link_gone(&mut self, now: Stamp, link: Link, who: &Who) {
+        let index = link.index;
+        let was_port = self.links.remove(index).and_then(|link| link.port);
         self.link_told.insert(index, who.at);
         // Another link may get its ifindex.
         self.set_outside(index, false);
+        if let Some(port) = was_port
+            && self.rib.get(&Key::Port(index)).is_some()
+        {
+            // A pod's cable goes with the pod, and nobody else can make it: told, and not mourned.
+            let owner = who.verdict == Verdict::Owner;
+            let outcome = if owner { Outcome::Allowed } else { Outcome::Observed };
+            let port = Arc::new(Object::Port(port));
+            self.tell(now, &port, Change::Deleted, who.cause(), who, outcome);
+            self.let_go(Key::Port(index));
+        }
+        self.gone(now, &Object::Link(link), who.cause(), who);
         self.suspect(Subject::Link(index), Cause::LinkRemoved, who);
+        if who.verdict != Verdict::Owner {
+            self.let_go_of_successors(index);
+        }
+    }
+
+    /// A link that we have written is there as it was, whatever was announced before.
+    pub(super) fn link_is_back(&mut self, link: &Link, done: Stamp) {
+        self.link_told.insert(link.index, done);
+        self.classify(link);
+        let port = self.links.get(link.index).and_then(|link| link.port.clone());
+        self.links.set(Link { port, ..link.clone() });
+    }
+
+    /// Forgets a key: it is not guarded any longer.
+    pub(super) fn let_go(&mut self, key: Key) {
+        self.forget_loss(key);
+        self.rib.remove(&key);
+    }
+
+    /// Nobody is waited for on a link that will not come back: ports of others than guarded links.
+    fn let_go_of_successors(&mut self, master: u32) {
+        if self.rib.get(&Key::Link(master)).is_some() {
+            return;
+        }
+        let stray: Vec<Key> = self
+            .rib
+            .iter()
+            .filter(|(key, entry)| {
+                matches!(key, Key::Port(_))
+                    && entry.desired.iter().any(|o| matches!(&**o, Object::Port(p) if p.master == master))
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in stray {
+            self.let_go(key);
+        }
     }
 
     /// Decides whether a link is out of scope; whether its routes have to be looked at because it is no longer.
@@ -109,7 +171,7 @@ mod tests {
     }
 
     fn set(core: &mut Core, index: u32, name: &str) -> Vec<Effect> {
-        step(core, Notice::LinkSet { link: testing::link(index, name) })
+        step(core, testing::set(testing::link(index, name)))
     }
 
     #[test]
@@ -119,7 +181,7 @@ mod tests {
             (Effect::Link { index: 7, outside: true }, Effect::Link { index: 7, outside: false });
         assert_eq!(set(&mut core, 7, "veth7"), [comes]);
         assert_eq!(set(&mut core, 7, "veth7"), []);
-        assert_eq!(step(&mut core, Notice::LinkGone { link: testing::link(7, "veth7") }), [goes]);
+        assert_eq!(step(&mut core, testing::gone(testing::link(7, "veth7"))), [goes]);
         assert_eq!(set(&mut core, 7, "tun-a"), [], "a guarded link with the ifindex of one that is gone");
         assert!(core.outside_links().is_empty());
     }
@@ -138,9 +200,9 @@ mod tests {
         let mut core = core();
         set(&mut core, 7, "veth7");
         set(&mut core, 8, "veth8");
-        let links =
-            Some(vec![testing::link(8, "veth8"), testing::link(9, "veth9"), testing::link(10, "tun-a")]);
-        let dump = Dump { started: Stamp(2), ended: Stamp(3), links, routes: vec![] };
+        let links = [testing::link(8, "veth8"), testing::link(9, "veth9"), testing::link(10, "tun-a")];
+        let objects = links.map(Object::Link).to_vec();
+        let dump = Dump { started: Stamp(2), ended: Stamp(3), objects };
         core.step(Stamp(3), Input::Dump(dump));
         let gone = Effect::Link { index: 7, outside: false };
         let new = Effect::Link { index: 9, outside: true };
@@ -152,11 +214,12 @@ mod tests {
     fn a_link_announced_while_a_dump_is_read_is_kept() {
         let mut core = core();
         let (at, actor) = (Stamp(5), Arc::new(Actor::Unknown));
-        let notice = Notice::LinkSet { link: testing::link(9, "tun-x") };
+        let notice = testing::set(testing::link(9, "tun-x"));
         core.step(at, Input::Notice { at, notice, port: 1, actor, verdict: Verdict::Unknown });
-        let dump = |started, links| {
+        let dump = |started, links: Vec<Link>| {
             let (started, ended) = (Stamp(started), Stamp(started + 2));
-            Input::Dump(Dump { started, ended, links: Some(links), routes: vec![] })
+            let objects = links.into_iter().map(Object::Link).collect();
+            Input::Dump(Dump { started, ended, objects })
         };
         core.step(Stamp(6), dump(4, vec![testing::link(8, "eth0")]));
         assert!(core.links().get(9).is_some() && core.links().get(8).is_some());

@@ -9,7 +9,7 @@ use super::{
     rib::{Entry, Loss, Phase},
 };
 use crate::model::{
-    Mode, ProcessId, Route, RouteKey, Stamp,
+    Key, Mode, Object, ProcessId, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -25,12 +25,12 @@ const INSISTENCE_MAX: Duration = Duration::from_secs(2);
 const INSISTING: usize = 64;
 
 impl Core {
-    /// A guarded route is gone or is not what it was, and its owner did not do it.
+    /// A guarded object is gone or is not what it was, and its owner did not do it.
     pub(super) fn lose(
         &mut self,
         now: Stamp,
-        key: RouteKey,
-        route: Arc<Route>,
+        key: Key,
+        object: Arc<Object>,
         change: Change,
         cause: Cause,
         who: &Who,
@@ -47,7 +47,7 @@ impl Core {
             incident,
             at: who.at,
             detected: now,
-            route,
+            object,
             change,
             cause,
             actor: Arc::clone(&who.actor),
@@ -55,6 +55,7 @@ impl Core {
             phase: Phase::Left,
             silent: who.port == 0,
             attempts: 0,
+            contested: 0,
             reported: false,
             error: None,
         };
@@ -62,6 +63,9 @@ impl Core {
         entry.loss = Some(Box::new(loss));
         if self.settings.mode == Mode::Observe {
             self.report(key, Outcome::Observed, None);
+        } else if let Some(text) = self.orphaned(now) {
+            self.set_phase(key, Phase::Orphaned);
+            self.report(key, Outcome::Held, Some(text));
         } else if who.verdict == Verdict::Unknown {
             self.set_phase(key, Phase::Settling(who.at.after(self.settings.settle)));
         } else if let Some(process) = self.insister(key, who) {
@@ -72,7 +76,7 @@ impl Core {
     }
 
     /// The process behind a loss, if it has undone as many restores in a row as anybody gets before damping.
-    fn insister(&mut self, key: RouteKey, who: &Who) -> Option<ProcessId> {
+    fn insister(&mut self, key: Key, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
         if self.insisting.contains_key(&process) {
             return Some(process);
@@ -92,7 +96,7 @@ impl Core {
     }
 
     /// Holds a loss until the process has finished.
-    fn wait_for(&mut self, now: Stamp, key: RouteKey, process: ProcessId) {
+    fn wait_for(&mut self, now: Stamp, key: Key, process: ProcessId) {
         let insistence = self.insisting.entry(process).or_default();
         insistence.keys.push(key);
         insistence.since = insistence.since.or(Some(now));
@@ -102,7 +106,7 @@ impl Core {
     }
 
     /// Lets a loss through to the executor if its account allows, else holds it.
-    pub(super) fn admit(&mut self, now: Stamp, key: RouteKey) {
+    pub(super) fn admit(&mut self, now: Stamp, key: Key) {
         let damping = self.settings.damping;
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(loss) = entry.loss.as_deref() else { return };
@@ -123,8 +127,31 @@ impl Core {
         }
     }
 
+    /// Why nothing is put back now, if no owner has been running for long: nobody processes withdrawals.
+    fn orphaned(&self, now: Stamp) -> Option<String> {
+        let (limit, since) = (self.settings.absent_after?, self.owner_gone?);
+        let minutes = limit.as_secs_f64() / 60.0;
+        (now.since(since) >= limit).then(|| {
+            format!("no owner has been running for more than {minutes} min: what it would have withdrawn nobody knows")
+        })
+    }
+
+    /// Whether an owner is running has changed: what was held for want of one comes back when one is.
+    pub(super) fn owner_is(&mut self, now: Stamp, alive: bool, since: Stamp) {
+        self.owner_gone = (!alive).then_some(since);
+        if !alive {
+            return;
+        }
+        for key in self.rib.keys() {
+            let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
+            if phase == Some(Phase::Orphaned) {
+                self.admit(now, key);
+            }
+        }
+    }
+
     /// Moves a loss to another phase, with its timer and its place in the queues.
-    pub(super) fn set_phase(&mut self, key: RouteKey, phase: Phase) {
+    pub(super) fn set_phase(&mut self, key: Key, phase: Phase) {
         let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
         let before = std::mem::replace(&mut loss.phase, phase);
         self.leave_phase(key, before);
@@ -141,7 +168,7 @@ impl Core {
         }
     }
 
-    fn leave_phase(&mut self, key: RouteKey, phase: Phase) {
+    fn leave_phase(&mut self, key: Key, phase: Phase) {
         if let Some(at) = phase.deadline() {
             self.timers.remove(&(at, key));
         }
@@ -155,7 +182,7 @@ impl Core {
     }
 
     /// Drops a loss without a word.
-    pub(super) fn forget_loss(&mut self, key: RouteKey) -> Option<Box<Loss>> {
+    pub(super) fn forget_loss(&mut self, key: Key) -> Option<Box<Loss>> {
         let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.take())?;
         self.leave_phase(key, loss.phase);
         self.rib.recount(&key);
@@ -163,7 +190,7 @@ impl Core {
     }
 
     /// Ends a loss, if there is one and all is there again; tells so.
-    pub(super) fn resolve(&mut self, key: RouteKey, outcome: Outcome, at: Stamp) -> bool {
+    pub(super) fn resolve(&mut self, key: Key, outcome: Outcome, at: Stamp) -> bool {
         if !self.rib.get(&key).is_some_and(Entry::is_whole) {
             return false;
         }
@@ -174,7 +201,7 @@ impl Core {
     }
 
     /// Tells how a loss stands, once per text.
-    pub(super) fn report(&mut self, key: RouteKey, outcome: Outcome, error: Option<String>) {
+    pub(super) fn report(&mut self, key: Key, outcome: Outcome, error: Option<String>) {
         let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
         if loss.reported && loss.error == error {
             return;
@@ -188,18 +215,18 @@ impl Core {
     pub(super) fn tell_allowed(
         &mut self,
         now: Stamp,
-        route: &Arc<Route>,
+        object: &Arc<Object>,
         change: Change,
         cause: Cause,
         who: &Who,
     ) {
-        self.tell(now, route, change, cause, who, Outcome::Allowed);
+        self.tell(now, object, change, cause, who, Outcome::Allowed);
     }
 
     pub(super) fn tell(
         &mut self,
         now: Stamp,
-        route: &Arc<Route>,
+        object: &Arc<Object>,
         change: Change,
         cause: Cause,
         who: &Who,
@@ -212,7 +239,7 @@ impl Core {
             incident: self.incidents.of(&who.actor, who.at, seq),
             at: who.at,
             detected: now,
-            route: Arc::clone(route),
+            object: Arc::clone(object),
             change,
             cause,
             actor: Arc::clone(&who.actor),
@@ -239,7 +266,7 @@ impl Core {
 /// What a process that insists has taken, and when it is taken to have finished, if it does not end before.
 #[derive(Debug, Default)]
 pub(super) struct Insistence {
-    pub keys: Vec<RouteKey>,
+    pub keys: Vec<Key>,
     pub since: Option<Stamp>,
     pub until: Stamp,
 }
@@ -251,7 +278,7 @@ fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>
         incident: loss.incident,
         at: loss.at,
         detected: loss.detected,
-        route: Arc::clone(&loss.route),
+        object: Arc::clone(&loss.object),
         change: loss.change,
         cause: loss.cause,
         actor: Arc::clone(&loss.actor),

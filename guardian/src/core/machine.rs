@@ -7,19 +7,18 @@ use std::{
 };
 
 use super::{
-    alternatives::{Alternatives, Removal},
     damping::Damping,
-    flow::{Effect, Input, Reason},
+    flow::{Effect, Input},
     incident::Incidents,
     losses::Insistence,
     plan::Action,
-    rib::{Phase, Rib},
+    rib::Rib,
     scope::Scope,
-    suspicion::{Subject, Suspicion},
+    suspicion::Suspicion,
 };
 use crate::model::{
-    Actor, Links, Mode, Notice, ProcessId, Route, RouteKey, Stamp,
-    record::{Cause, Change, Outcome, Verdict},
+    Actor, Key, Links, Mode, ProcessId, Stamp,
+    record::{Cause, Verdict},
 };
 
 /// Withdrawn destinations that are remembered.
@@ -34,11 +33,18 @@ pub struct Settings {
     pub settle: Duration,
     /// How restores are held back.
     pub damping: Damping,
+    /// With no owner running for this long, restores are held; `None`: never.
+    pub absent_after: Option<Duration>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { mode: Mode::Restore, settle: Duration::from_secs(2), damping: Damping::default() }
+        Self {
+            mode: Mode::Restore,
+            settle: Duration::from_secs(2),
+            damping: Damping::default(),
+            absent_after: None,
+        }
     }
 }
 
@@ -53,17 +59,21 @@ pub struct Core {
     /// Links that are known and not guarded, by ifindex.
     pub(super) outside_links: BTreeSet<u32>,
     pub(super) rib: Rib,
-    pub(super) ready: VecDeque<RouteKey>,
-    pub(super) timers: BTreeSet<(Stamp, RouteKey)>,
-    pub(super) waiting: BTreeSet<RouteKey>,
+    pub(super) ready: VecDeque<Key>,
+    pub(super) timers: BTreeSet<(Stamp, Key)>,
+    pub(super) waiting: BTreeSet<Key>,
     pub(super) insisting: HashMap<ProcessId, Insistence>,
     /// How many restores in a row processes have undone at once, and when the last.
     pub(super) undone: HashMap<ProcessId, (u32, Stamp)>,
     pub(super) suspicions: Vec<Suspicion>,
-    pub(super) withdrawn: HashSet<RouteKey>,
-    pub(super) in_flight: Vec<(RouteKey, Action)>,
+    pub(super) withdrawn: HashSet<Key>,
+    pub(super) in_flight: Vec<(Key, Action)>,
     pub(super) effects: Vec<Effect>,
     pub(super) synced: bool,
+    /// Since when no owner has been running, if none is.
+    pub(super) owner_gone: Option<Stamp>,
+    /// The actor of what our own writes bring about.
+    myself: Arc<Actor>,
     pub(super) incidents: Incidents,
     pub(super) seq: u64,
 }
@@ -88,6 +98,8 @@ impl Core {
             in_flight: Vec::new(),
             effects: Vec::new(),
             synced: false,
+            owner_gone: None,
+            myself: Arc::new(Actor::Kernel { what: "a consequence of a restore".into() }),
             incidents: Incidents::default(),
             seq: 0,
         }
@@ -97,8 +109,13 @@ impl Core {
     pub fn step(&mut self, now: Stamp, input: Input) {
         match input {
             Input::Notice { at, notice, port, actor, verdict } => {
-                self.notice(now, notice, &Who { at, port, actor, verdict });
+                self.notice(now, notice, &Who { at, port, actor, verdict, own: false });
             }
+            Input::Own { at, notice } => {
+                let actor = Arc::clone(&self.myself);
+                self.notice(now, notice, &Who { at, port: 0, actor, verdict: Verdict::Kernel, own: true });
+            }
+            Input::Owner { alive, since } => self.owner_is(now, alive, since),
             Input::Gone(process) => self.finished(now, process, true),
             Input::Dump(dump) => self.dump(now, dump),
         }
@@ -109,170 +126,8 @@ impl Core {
         self.effects.drain(..)
     }
 
-    fn notice(&mut self, now: Stamp, notice: Notice, who: &Who) {
-        match notice {
-            Notice::RouteSet { route, replaced, appended } => {
-                let key = route.key;
-                self.route_set(now, Arc::new(route), replaced, appended, who);
-                self.rib.recount(&key);
-            }
-            Notice::RouteGone { route } => {
-                self.route_gone(now, &route, who);
-                self.rib.recount(&route.key);
-            }
-            Notice::LinkSet { link } => self.link_set(link, who),
-            Notice::LinkGone { link } => self.link_gone(link.index, who),
-            Notice::AddressSet { address } => self.help(|route| {
-                route.prefsrc() == Some(address.addr) || route.oifs().any(|oif| oif == address.link)
-            }),
-            Notice::AddressGone { address } => {
-                self.suspect(Subject::Address(address), Cause::AddressRemoved, who);
-            }
-            Notice::NexthopSet { id } => self.help(|route| route.nexthop_id() == Some(id)),
-            Notice::NexthopGone { id } => self.suspect(Subject::Nexthop(id), Cause::NexthopRemoved, who),
-        }
-    }
-
-    fn route_set(&mut self, now: Stamp, route: Arc<Route>, replaced: bool, appended: bool, who: &Who) {
-        let key = route.key;
-        let covered = self.scope.covers(&route, &self.links);
-        if !covered && self.rib.get(&key).is_none() {
-            return;
-        }
-        let entry = self.rib.entry(key);
-        if entry.wrote.is_some_and(|wrote| who.at < wrote.sent) {
-            // It happened before our own write, which the kernel accepted: that it is there no longer is
-            // known. What the owner wanted counts all the same.
-            if who.verdict == Verdict::Owner {
-                entry.desired = if covered { [route].into_iter().collect() } else { Alternatives::default() };
-                entry.surplus = None;
-                self.withdrawn.remove(&key);
-                self.settle_accounts(key);
-            }
-            return;
-        }
-        entry.observed.set(Arc::clone(&route), replaced, appended);
-        entry.told = who.at;
-        let doubt = who.verdict == Verdict::Owner && entry.wrote.is_some_and(|wrote| wrote.is_around(who.at));
-        entry.doubt |= doubt;
-        entry.surplus = None;
-
-        let own = who.process().is_some() && entry.adder == who.process();
-        if who.verdict == Verdict::Owner || (own && !entry.is_whole()) {
-            let before = entry.desired.first_missing_in(&entry.observed).cloned();
-            if doubt {
-                entry.desired = Alternatives::default();
-                entry.observed = [Arc::clone(&route)].into_iter().collect();
-            }
-            if covered {
-                entry.desired.set(route, replaced, appended);
-            }
-            let observed = &entry.observed;
-            entry.desired.retain(|r| observed.contains(r));
-            if who.verdict == Verdict::Owner {
-                entry.adder = None;
-                self.withdrawn.remove(&key);
-            }
-            let was_lost = self.resolve(key, Outcome::AlreadyPresent, who.at);
-            if let Some(before) = before.filter(|_| !was_lost) {
-                self.tell_allowed(now, &before, Change::Replaced, Cause::Replace, who);
-            }
-        } else if entry.desired.is_empty() {
-            if covered && !self.withdrawn.contains(&key) {
-                entry.desired.set(route, false, false);
-                entry.adder = who.process();
-            }
-        } else if entry.is_whole() {
-            self.resolve(key, Outcome::AlreadyPresent, who.at);
-        } else if replaced && who.verdict == Verdict::Unknown {
-            // Nobody knows whether this was the owner: undoing it could fight kube-router.
-            let before = entry.desired.first_missing_in(&entry.observed).cloned();
-            entry.desired = entry.observed.clone();
-            if let Some(before) = before {
-                self.tell(now, &before, Change::Replaced, Cause::Replace, who, Outcome::Observed);
-            }
-        } else if let Some(loss) = entry.loss.as_mut() {
-            loss.change = Change::Replaced;
-        } else if let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() {
-            self.lose(now, key, missing, Change::Replaced, Cause::Replace, who);
-        }
-        if doubt {
-            self.reread(Reason::Mismatch);
-        }
-        self.settle_accounts(key);
-    }
-
-    fn route_gone(&mut self, now: Stamp, route: &Route, who: &Who) {
-        let key = route.key;
-        let Some(entry) = self.rib.get_mut(&key) else { return };
-        if entry.wrote.is_some_and(|wrote| who.at < wrote.sent) {
-            if who.verdict == Verdict::Owner {
-                entry.desired = Alternatives::default();
-                // To be taken away again, once it is certain that this was its last word.
-                entry.doubt = true;
-                self.withdraw(key);
-                self.forget_loss(key);
-                self.reread(Reason::Mismatch);
-            }
-            self.settle_accounts(key);
-            return;
-        }
-        let before = match entry.observed.remove(route) {
-            Removal::Removed(before) => before,
-            Removal::Unknown if who.verdict != Verdict::Owner => return,
-            Removal::Unknown | Removal::Mismatch => {
-                // What was known is wrong; a dump will tell.
-                entry.observed = Alternatives::default();
-                entry.told = who.at;
-                entry.doubt = true;
-                if who.verdict == Verdict::Owner {
-                    // Whatever it was that the owner removed, it wants nothing there.
-                    entry.desired = Alternatives::default();
-                    self.forget_loss(key);
-                    self.withdraw(key);
-                }
-                self.suspicions.push(Suspicion::new(Subject::Key(key), Cause::Request, who));
-                self.reread(Reason::Mismatch);
-                return;
-            }
-        };
-        entry.told = who.at;
-        let own = who.process().is_some() && entry.adder == who.process();
-        if who.verdict == Verdict::Owner || own {
-            if entry.wrote.is_some_and(|wrote| wrote.is_around(who.at)) {
-                entry.doubt = true;
-                self.reread(Reason::Mismatch);
-            }
-            let Some(entry) = self.rib.get_mut(&key) else { return };
-            if !matches!(entry.desired.remove(route), Removal::Removed(_)) && entry.observed.is_empty() {
-                entry.desired = Alternatives::default();
-            }
-            let gone = entry.desired.is_empty();
-            if gone && who.verdict == Verdict::Owner {
-                self.withdraw(key);
-            }
-            self.tell_allowed(now, &before, Change::Deleted, who.cause(), who);
-            if gone {
-                self.forget_loss(key);
-            }
-        } else if entry.desired.contains(&before) {
-            let change = if entry.observed.iter().any(|r| shares_a_leg(r, &before)) {
-                Change::Changed
-            } else {
-                Change::Deleted
-            };
-            self.lose(now, key, before, change, who.cause(), who);
-        } else if self.settings.mode == Mode::Restore
-            && entry.loss.as_deref().is_some_and(|loss| loss.phase == Phase::Left)
-        {
-            // What the kernel had made of our request is gone: another try.
-            self.admit(now, key);
-        }
-        self.settle_accounts(key);
-    }
-
     /// Remembers that the owner wants nothing there: what a foreigner adds there is not adopted.
-    pub(super) fn withdraw(&mut self, key: RouteKey) {
+    pub(super) fn withdraw(&mut self, key: Key) {
         if self.withdrawn.len() >= WITHDRAWN {
             self.withdrawn.clear();
         }
@@ -281,14 +136,14 @@ impl Core {
 
     /// After a change to what is desired: queue the write that our own earlier one made necessary, and
     /// forget keys that matter no longer.
-    pub(super) fn settle_accounts(&mut self, key: RouteKey) {
+    pub(super) fn settle_accounts(&mut self, key: Key) {
         self.rib.recount(&key);
         let Some(entry) = self.rib.get(&key) else { return };
         if entry.is_idle() {
             self.rib.remove(&key);
         } else if entry.loss.is_none()
             && !entry.doubt
-            && entry.wrote.is_some()
+            && (entry.wrote.is_some() || entry.surplus.is_some() || entry.again)
             && entry.next_action().is_some()
         {
             self.ready.push_back(key);
@@ -303,6 +158,8 @@ pub(super) struct Who {
     pub port: u32,
     pub actor: Arc<Actor>,
     pub verdict: Verdict,
+    /// Whether our own writes have brought it about.
+    pub own: bool,
 }
 
 impl Who {
@@ -317,9 +174,4 @@ impl Who {
             _ => Cause::Request,
         }
     }
-}
-
-/// Whether `now` is what is left of the multipath route `before`.
-fn shares_a_leg(now: &Route, before: &Route) -> bool {
-    before.legs.len() > 1 && now.legs.iter().any(|leg| before.legs.contains(leg))
 }

@@ -10,6 +10,9 @@ mod incident;
 mod links;
 mod losses;
 mod machine;
+mod objects;
+#[cfg(test)]
+mod objects_tests;
 pub mod plan;
 mod restore;
 mod rib;

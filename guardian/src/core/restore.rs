@@ -1,16 +1,16 @@
 //! Plans: what to write now, what came of it, what is tried again when.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{
     damping::Culprit,
     flow::Reason,
     machine::Core,
     plan::{Action, Applied},
-    rib::{Phase, Wrote},
+    rib::{Entry, Phase, Wrote},
 };
 use crate::model::{
-    Leg, Mode, Prefix, ProcessId, Route, RouteKey, Stamp,
+    Key, Mode, Object, ProcessId, Stamp,
     record::{Cause, Outcome},
     route::rt,
 };
@@ -19,18 +19,26 @@ use crate::model::{
 /// message, which retries at once: this is the safety net.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often it is believed that somebody else was first.
+const CONTESTS: u8 = 2;
+
+/// How often the order of addresses is put right for one loss.
+const REORDER: u8 = 3;
+
 /// The longest time between two retries.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
 const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
+const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const ENETDOWN: i32 = 100;
 
 impl Core {
-    /// The next writes, at most `max`, those first that others need: connected routes before gateways.
+    /// The next writes, at most `max`, those first that others need, and only those.
     /// What came of them goes to [`Core::applied`] before anything else is fed.
     pub fn plan(&mut self, now: Stamp, max: usize) -> Vec<Action> {
         self.tick(now);
@@ -52,11 +60,21 @@ impl Core {
                 }
             }
         }
-        batch.sort_by_key(|(key, action)| (rank(action), *key));
+        batch.sort_by_key(|(key, action)| (rank(action), self.place(key), *key));
         batch.dedup_by_key(|(key, _)| *key);
+        if let Some(first) = batch.first().map(|(_, action)| stage(rank(action))) {
+            let later =
+                batch.iter().position(|(_, action)| stage(rank(action)) > first).unwrap_or(batch.len());
+            self.ready.extend(batch.drain(later..).map(|(key, _)| key));
+        }
         let actions = batch.iter().map(|(_, action)| action.clone()).collect();
         self.in_flight = batch;
         actions
+    }
+
+    /// Rules of one priority are written in the order in which they stood.
+    fn place(&self, key: &Key) -> u64 {
+        self.rib.get(key).map_or(0, |entry| entry.place)
     }
 
     /// Whether writes are waiting to be planned.
@@ -79,22 +97,28 @@ impl Core {
         }
     }
 
-    fn apply_one(&mut self, key: RouteKey, action: &Action, result: Applied, wrote: Wrote) {
+    fn apply_one(&mut self, key: Key, action: &Action, result: Applied, wrote: Wrote) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let replaced = matches!(action, Action::Replace(_));
         let appended = matches!(action, Action::Append(_));
         match result {
             Applied::Verified | Applied::Gone if matches!(action, Action::Remove(_)) => {
-                entry.observed.remove(action.route());
+                entry.observed.remove(action.object());
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 entry.surplus = None;
+                if (entry.loss.is_some() || entry.again)
+                    && entry.desired.first_missing_in(&entry.observed).is_some()
+                {
+                    self.ready.push_back(key);
+                }
                 self.settle_accounts(key);
             }
             Applied::Verified => {
-                let route = Arc::new(action.route().clone());
-                entry.observed.set(Arc::clone(&route), replaced, appended);
-                entry.ours = Some(route);
+                let object = Arc::new(action.object().clone());
+                entry.observed.set(Arc::clone(&object), replaced, appended);
+                entry.ours = Some(object);
+                entry.again = false;
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 if let Some(loss) = entry.loss.as_deref() {
@@ -106,14 +130,26 @@ impl Core {
                 if !self.resolve(key, Outcome::Restored, wrote.done) {
                     self.ready.push_back(key);
                 }
-                let route = action.route();
-                self.help(|waiting| needs(waiting, route));
+                match action.object() {
+                    Object::Link(link) => self.link_is_back(link, wrote.done),
+                    Object::Rule(_) if matches!(action, Action::Add(_)) => self.rule_is_back(key),
+                    _ => {}
+                }
+                let object = action.object();
+                self.help(|waiting| object.helps(waiting));
             }
             Applied::Differs(Some(held)) => {
                 let text = held.text(&self.links);
                 entry.observed.set(held.into(), replaced, appended);
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
+                // An address that came after the one that was promoted in its place: first that one goes.
+                let in_the_way = matches!(entry.next_action(), Some(Action::Remove(_)));
+                if let Some(loss) = entry.loss.as_mut().filter(|loss| in_the_way && loss.attempts < REORDER) {
+                    loss.attempts += 1;
+                    self.set_phase(key, Phase::Ready);
+                    return;
+                }
                 self.set_phase(key, Phase::Left);
                 self.report(key, Outcome::Failed, Some(format!("the kernel made of it: {text}")));
             }
@@ -122,24 +158,23 @@ impl Core {
                 self.set_phase(key, Phase::Contested);
                 self.reread(Reason::Mismatch);
             }
-            Applied::Exists => {
-                self.set_phase(key, Phase::Contested);
-                self.reread(Reason::Exists);
+            Applied::Exists if self.is_superseded(action.object()) => {
+                self.report(key, Outcome::AlreadyPresent, None);
+                self.let_go(key);
             }
-            Applied::Gone => {
-                self.set_phase(key, Phase::Contested);
-                self.reread(Reason::Mismatch);
-            }
+            Applied::Exists => self.contested(key, EEXIST, Reason::Exists, wrote.done),
+            Applied::Gone => self.contested(key, ENOENT, Reason::Mismatch, wrote.done),
             Applied::Refused { errno, message } => self.refused(key, errno, message.as_deref(), wrote.done),
         }
     }
 
-    fn refused(&mut self, key: RouteKey, errno: i32, message: Option<&str>, now: Stamp) {
+    fn refused(&mut self, key: Key, errno: i32, message: Option<&str>, now: Stamp) {
         let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
         let attempts = loss.attempts;
         loss.attempts = attempts.saturating_add(1);
         // The kernel took it away as a consequence of the link's end, and says so now.
-        if loss.silent && loss.cause == Cause::Request {
+        let falls = key.is_route() || matches!(key, Key::Address(_));
+        if loss.silent && loss.cause == Cause::Request && falls {
             match errno {
                 ENETDOWN => loss.cause = Cause::LinkDown,
                 ENODEV => loss.cause = Cause::LinkRemoved,
@@ -157,15 +192,60 @@ impl Core {
         self.report(key, outcome, Some(error));
     }
 
+    /// A rule comes back behind those of its priority (`fib_nl_newrule`): those that stood behind it are written again.
+    fn rule_is_back(&mut self, key: Key) {
+        let Key::Rule(back) = key else { return };
+        let Some(place) = self.rib.get(&key).map(|entry| entry.place) else { return };
+        let behind: Vec<(u64, Key)> = self
+            .rib
+            .iter()
+            .filter(|(other, entry)| {
+                matches!(other, Key::Rule(r) if r.family == back.family && r.priority == back.priority)
+                    && entry.place > place
+                    && entry.loss.is_none()
+                    && !entry.observed.is_empty()
+            })
+            .map(|(other, entry)| (entry.place, *other))
+            .collect();
+        for (_, other) in behind {
+            if let Some(entry) = self.rib.get_mut(&other) {
+                entry.again = true;
+            }
+            self.ready.push_back(other);
+        }
+    }
+
+    /// Somebody else was first: a dump tells what is there. If that is nothing time and again, the kernel's word for
+    /// it is a refusal.
+    fn contested(&mut self, key: Key, errno: i32, reason: Reason, now: Stamp) {
+        let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut());
+        let times = loss.map_or(0, |loss| {
+            loss.contested = loss.contested.saturating_add(1);
+            loss.contested
+        });
+        if times > CONTESTS {
+            self.refused(key, errno, None, now);
+        } else {
+            self.set_phase(key, Phase::Contested);
+            self.reread(reason);
+        }
+    }
+
+    /// Whether another link has the name of one that was lost: it has taken its place.
+    fn is_superseded(&self, object: &Object) -> bool {
+        let Object::Link(link) = object else { return false };
+        self.links.named(&link.name).is_some_and(|other| other.index != link.index)
+    }
+
     /// Retries at once what waits and for which `helps` holds.
-    pub(super) fn help(&mut self, helps: impl Fn(&Route) -> bool) {
+    pub(super) fn help(&mut self, helps: impl Fn(&Object) -> bool) {
         if self.waiting.is_empty() {
             return;
         }
-        let helped: Vec<RouteKey> = self
+        let helped: Vec<Key> = self
             .waiting
             .iter()
-            .filter(|key| self.rib.get(key).is_some_and(|entry| entry.desired.iter().any(|r| helps(r))))
+            .filter(|key| self.rib.get(key).is_some_and(|entry| entry.desired.iter().any(|o| helps(o))))
             .copied()
             .collect();
         for key in helped {
@@ -207,10 +287,17 @@ impl Core {
     }
 
     /// An operator's word: what is missing and chosen is tried now, with a clean slate. Returns how many.
-    pub fn release(&mut self, chosen: impl Fn(&RouteKey) -> bool) -> usize {
+    /// `name` is an object's ([`Object::name`]); without one all are chosen.
+    pub fn release(&mut self, name: Option<&str>) -> usize {
         let mut released = 0;
-        for key in self.rib.keys() {
-            let Some(entry) = self.rib.get_mut(&key).filter(|_| chosen(&key)) else { continue };
+        let is_chosen = |object: &Object| name.is_none_or(|name| object.name(&self.links) == name);
+        let of_entry = |entry: &Entry| {
+            entry.desired.iter().chain(entry.loss.iter().map(|loss| &loss.object)).any(|o| is_chosen(o))
+        };
+        let chosen: HashSet<Key> =
+            self.rib.iter().filter(|(_, entry)| of_entry(entry)).map(|(key, _)| *key).collect();
+        for key in chosen.iter().copied() {
+            let Some(entry) = self.rib.get_mut(&key) else { continue };
             entry.forgive();
             if entry.loss.is_some() && !entry.is_whole() && self.settings.mode == Mode::Restore {
                 self.set_phase(key, Phase::Ready);
@@ -218,7 +305,7 @@ impl Core {
             }
         }
         self.insisting.retain(|_, insistence| {
-            insistence.keys.retain(|key| !chosen(key));
+            insistence.keys.retain(|key| !chosen.contains(key));
             !insistence.keys.is_empty()
         });
         released
@@ -233,25 +320,36 @@ impl Core {
     }
 }
 
-/// Removals of our own first; then local routes, without which the kernel takes none with their address as
-/// preferred source (`fib_valid_prefsrc`); then what is on a link, and behind it what has a gateway there.
+/// The order in which objects need each other. What is in the way goes first; then links, ports, addresses with the
+/// first of each network before the others, nexthop objects before groups; local routes, without which the kernel
+/// takes none with their address as preferred source (`fib_valid_prefsrc`), what is on a link, and behind it what
+/// has a gateway there; rules last.
 fn rank(action: &Action) -> u8 {
-    match action {
-        Action::Remove(_) => 0,
-        other if other.route().kind == rt::RTN_LOCAL => 1,
-        other if other.route().legs.iter().all(|leg| leg.gateway().is_none()) => 2,
-        _ => 3,
+    if matches!(action, Action::Remove(_)) {
+        return 0;
+    }
+    match action.object() {
+        Object::Link(_) => 1,
+        Object::Port(_) => 2,
+        Object::Address(address) if address.is_primary() => 3,
+        Object::Address(_) => 4,
+        Object::Nexthop(nexthop) if nexthop.members().next().is_none() => 5,
+        Object::Nexthop(_) => 6,
+        Object::Route(route) if route.kind == rt::RTN_LOCAL => 7,
+        Object::Route(route) if route.legs.iter().all(|leg| leg.gateway().is_none()) => 8,
+        Object::Route(_) => 9,
+        Object::Rule(_) => 10,
     }
 }
 
-/// Whether `waiting` may have been refused for want of `route`: it covers one of its gateways.
-fn needs(waiting: &Route, route: &Route) -> bool {
-    waiting.legs.iter().filter_map(Leg::gateway).any(|gateway| covers(&route.key.dst, gateway))
-}
-
-fn covers(prefix: &Prefix, addr: IpAddr) -> bool {
-    let bits = if addr.is_ipv4() { 32 } else { 128 };
-    Prefix::new(addr, bits).is_some_and(|host| prefix.covers(&host))
+/// What is written in one go: the kernel itself makes routes with an address and addresses with a link, and what it has
+/// made is looked at before anything else is written.
+const fn stage(rank: u8) -> u8 {
+    match rank {
+        0..=2 => rank,
+        3 | 4 => 3,
+        _ => 4,
+    }
 }
 
 /// An error number in words, with the kernel's own where it had any.

@@ -1,7 +1,7 @@
-//! The RIB of what is guarded: desired and observed routes side by side.
+//! The RIB of what is guarded: desired and observed objects side by side.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{BTreeMap, HashMap, hash_map},
     sync::Arc,
 };
 
@@ -12,8 +12,8 @@ use super::{
     view::Counts,
 };
 use crate::model::{
-    Actor, Family, ProcessId, Route, RouteKey, Stamp,
-    record::{Cause, Change, Verdict},
+    Actor, Family, Key, Object, ProcessId, Stamp,
+    record::{Cause, Change, ObjectKind, Verdict},
 };
 
 /// Accounts kept per object; the one unused for longest gives way.
@@ -46,6 +46,8 @@ pub enum Phase {
     Insisted(ProcessId),
     /// The kernel refused: retried at this time, or when something appears that could help.
     Waiting { retry: Stamp },
+    /// Nobody who owns it has been running for long: held until somebody does.
+    Orphaned,
     /// Somebody else was first: a dump will tell what is there.
     Contested,
     /// Nothing is done about it: observe mode, or the kernel holds something else than it was asked for.
@@ -57,8 +59,13 @@ impl Phase {
     pub const fn deadline(self) -> Option<Stamp> {
         match self {
             Self::Settling(at) | Self::Held(at) | Self::Waiting { retry: at } => Some(at),
-            Self::Ready | Self::Insisted(_) | Self::Contested | Self::Left => None,
+            Self::Ready | Self::Insisted(_) | Self::Orphaned | Self::Contested | Self::Left => None,
         }
+    }
+
+    /// Whether it is held back, or waits for what it needs.
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::Held(_) | Self::Insisted(_) | Self::Waiting { .. } | Self::Orphaned)
     }
 }
 
@@ -69,7 +76,7 @@ pub struct Loss {
     pub incident: u64,
     pub at: Stamp,
     pub detected: Stamp,
-    pub route: Arc<Route>,
+    pub object: Arc<Object>,
     pub change: Change,
     pub cause: Cause,
     pub actor: Arc<Actor>,
@@ -79,6 +86,8 @@ pub struct Loss {
     pub silent: bool,
     /// How often the kernel has refused it.
     pub attempts: u8,
+    /// How often somebody else was first.
+    pub contested: u8,
     /// Whether a report of it has gone out.
     pub reported: bool,
     pub error: Option<String>,
@@ -96,9 +105,14 @@ pub struct Entry {
     /// When we last wrote it.
     pub wrote: Option<Wrote>,
     /// What we last put back.
-    pub ours: Option<Arc<Route>>,
-    /// What we put back after its owner had withdrawn it: to be taken away again.
-    pub surplus: Option<Arc<Route>>,
+    pub ours: Option<Arc<Object>>,
+    /// What we put back after its owner had withdrawn it, or what the kernel made besides when we put something
+    /// else back: to be taken away again.
+    pub surplus: Option<Arc<Object>>,
+    /// A rule's place among those of its priority: the kernel looks at them in the order in which they came.
+    pub place: u64,
+    /// Whether it is to be taken away and written again, behind what has come back.
+    pub again: bool,
     /// Whether the owner's last word and our last write cannot be told apart in time: a dump decides.
     pub doubt: bool,
     /// Who added it, if that was not its owner: what somebody adds they may take away.
@@ -115,33 +129,55 @@ impl Entry {
         self.desired.first_missing_in(&self.observed).is_none()
     }
 
+    /// Whether the link that is there has the name of the one that should be.
+    pub fn is_namesake(&self) -> bool {
+        let name = |objects: &Alternatives| match objects.iter().next().map(|o| &**o) {
+            Some(Object::Link(link)) => Some(link.name.clone()),
+            _ => None,
+        };
+        name(&self.desired) == name(&self.observed)
+    }
+
     /// The one write that brings the kernel closer to what is desired, if any is needed.
     pub fn next_action(&self) -> Option<Action> {
         let Some(missing) = self.desired.first_missing_in(&self.observed) else {
-            // What we had put back was withdrawn by its owner before our write.
-            let ours =
-                self.observed.iter().next().filter(|_| self.desired.is_empty() && self.wrote.is_some())?;
-            return Some(Action::Remove(Route::clone(ours)));
+            // What the kernel made besides, when we put something else back; or what we had put back and its owner
+            // had withdrawn before our write; or what is to be written again behind another.
+            let surplus = self.surplus.as_ref().filter(|surplus| self.observed.contains(surplus));
+            let withdrawn =
+                || self.observed.iter().next().filter(|_| self.desired.is_empty() && self.wrote.is_some());
+            let again = || self.observed.iter().next().filter(|_| self.again);
+            let object = surplus.or_else(withdrawn).or_else(again)?;
+            return Some(Action::Remove(Object::clone(object)));
         };
-        let route = Route::clone(missing);
-        if self.observed.is_empty() {
-            return Some(Action::Add(route));
-        }
+        let object = Object::clone(missing);
+        let Some(there) = self.observed.iter().next() else { return Some(Action::Add(object)) };
+        let Object::Route(route) = &object else {
+            return Some(match (&object, &**there) {
+                // Which address of a network is the first is decided by the order of additions alone.
+                (Object::Address(wanted), Object::Address(held))
+                    if wanted.is_primary() != held.is_primary() =>
+                {
+                    Action::Remove(Object::clone(there))
+                }
+                _ => Action::Replace(object),
+            });
+        };
         let replaced = self.loss.as_ref().is_none_or(|loss| loss.change != Change::Deleted);
         let others_stand = self.desired.iter().any(|r| self.observed.contains(r));
         let same_group = route.family() == Family::Inet6
-            && super::alternatives::is_multipath_capable(&route)
+            && super::alternatives::is_multipath_capable(&object)
             && self.observed.iter().any(|r| super::alternatives::is_multipath_capable(r));
         let first = |routes: &Alternatives| routes.iter().next().map(Arc::clone);
-        let was_first = first(&self.desired).is_some_and(|first| first.same(&route));
+        let was_first = first(&self.desired).is_some_and(|first| first.same(&object));
         let is_usurped = first(&self.observed).is_some_and(|first| !self.desired.contains(&first));
         // A multipath route that lost legs is written whole; what stands beside others goes beside them.
         if same_group || (replaced && (!others_stand || (was_first && is_usurped))) {
-            Some(Action::Replace(route))
+            Some(Action::Replace(object))
         } else if was_first && route.family() == Family::Inet {
-            Some(Action::Prepend(route))
+            Some(Action::Prepend(object))
         } else {
-            Some(Action::Append(route))
+            Some(Action::Append(object))
         }
     }
 
@@ -164,11 +200,8 @@ impl Entry {
         let phase = self.loss.as_deref().map(|loss| loss.phase);
         Counts {
             protected: self.desired.len(),
-            missing: self.desired.iter().filter(|route| !self.observed.contains(route)).count(),
-            held: usize::from(matches!(
-                phase,
-                Some(Phase::Held(_) | Phase::Insisted(_) | Phase::Waiting { .. })
-            )),
+            missing: self.desired.iter().filter(|object| !self.observed.contains(object)).count(),
+            held: usize::from(phase.is_some_and(Phase::is_held)),
         }
     }
 
@@ -183,68 +216,68 @@ impl Entry {
     }
 }
 
-/// All guarded keys, and how many routes that makes.
+/// All guarded keys, and how many objects of each kind and family that makes.
 #[derive(Debug, Default)]
 pub struct Rib {
-    entries: HashMap<RouteKey, Entry>,
-    inet: Counts,
-    inet6: Counts,
+    entries: HashMap<Key, Entry>,
+    totals: BTreeMap<(ObjectKind, Option<Family>), Counts>,
+    places: u64,
 }
 
 impl Rib {
-    /// The counts of a family, as of the last [`Rib::recount`] of each key.
-    pub const fn counts(&self, family: Family) -> Counts {
-        match family {
-            Family::Inet => self.inet,
-            Family::Inet6 => self.inet6,
-        }
+    /// The counts of a kind and a family, as of the last [`Rib::recount`] of each key.
+    pub fn counts(&self, kind: ObjectKind, family: Option<Family>) -> Counts {
+        self.totals.get(&(kind, family)).copied().unwrap_or_default()
     }
 
     /// To be called after every change to a key: a look at all of them would take milliseconds.
-    pub fn recount(&mut self, key: &RouteKey) {
+    pub fn recount(&mut self, key: &Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let now = entry.count();
         let before = std::mem::replace(&mut entry.counted, now);
-        self.adjust(key.family(), before, now);
+        self.adjust(key, before, now);
     }
 
-    fn adjust(&mut self, family: Family, before: Counts, now: Counts) {
-        let total = match family {
-            Family::Inet => &mut self.inet,
-            Family::Inet6 => &mut self.inet6,
-        };
+    fn adjust(&mut self, key: &Key, before: Counts, now: Counts) {
+        if before == now {
+            return;
+        }
+        let total = self.totals.entry((key.kind(), key.family())).or_default();
         total.protected = (total.protected + now.protected).saturating_sub(before.protected);
         total.missing = (total.missing + now.missing).saturating_sub(before.missing);
         total.held = (total.held + now.held).saturating_sub(before.held);
     }
 
-    pub fn get(&self, key: &RouteKey) -> Option<&Entry> {
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
         self.entries.get(key)
     }
 
-    pub fn get_mut(&mut self, key: &RouteKey) -> Option<&mut Entry> {
+    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Entry> {
         self.entries.get_mut(key)
     }
 
-    pub fn entry(&mut self, key: RouteKey) -> &mut Entry {
-        self.entries.entry(key).or_default()
+    pub fn entry(&mut self, key: Key) -> &mut Entry {
+        self.entries.entry(key).or_insert_with(|| {
+            self.places += 1;
+            Entry { place: if matches!(key, Key::Rule(_)) { self.places } else { 0 }, ..Entry::default() }
+        })
     }
 
-    pub fn remove(&mut self, key: &RouteKey) {
+    pub fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
-            self.adjust(key.family(), entry.counted, Counts::default());
+            self.adjust(key, entry.counted, Counts::default());
         }
     }
 
-    pub fn iter(&self) -> hash_map::Iter<'_, RouteKey, Entry> {
+    pub fn iter(&self) -> hash_map::Iter<'_, Key, Entry> {
         self.entries.iter()
     }
 
-    pub fn iter_mut(&mut self) -> hash_map::ValuesMut<'_, RouteKey, Entry> {
+    pub fn iter_mut(&mut self) -> hash_map::ValuesMut<'_, Key, Entry> {
         self.entries.values_mut()
     }
 
-    pub fn keys(&self) -> Vec<RouteKey> {
+    pub fn keys(&self) -> Vec<Key> {
         self.entries.keys().copied().collect()
     }
 }

@@ -8,10 +8,10 @@ use super::{
     machine::Settings,
     plan::{Action, Applied},
     simulation::{Ask, DESTINATIONS, ETH, TUN, World, patient, scope, someone},
-    testing::{link, route},
+    testing::{address, gone, link, route, set},
 };
 use crate::model::{
-    Actor, Mode, Notice, ProcessId, Route, Stamp,
+    Actor, Mode, Notice, Object, ProcessId, Route, Stamp,
     record::{Outcome, Verdict},
 };
 
@@ -21,7 +21,7 @@ fn equal_states_need_no_plan() {
     let mut world = World::new(Settings::default(), &start, false);
     world.reread();
     assert!(world.core.plan(Stamp(u64::MAX), 100).is_empty());
-    assert_eq!(world.core.desired().len(), 4);
+    assert_eq!(world.routes().len(), 4);
     assert!(world.reports.is_empty());
 }
 
@@ -102,7 +102,7 @@ fn a_replace_by_nobody_known_is_taken_for_the_owners() {
     world.kernel.ask(other.clone(), &Ask::Replace(3), Verdict::Unknown, &Arc::new(Actor::Unknown));
     world.finish();
     assert!(world.actions.is_empty());
-    assert_eq!(world.core.desired(), vec![Arc::new(other)]);
+    assert_eq!(world.routes(), vec![other]);
 }
 
 #[test]
@@ -115,10 +115,10 @@ fn silent_losses_are_put_down_to_the_request_that_caused_them() {
     let mut down = link(TUN, "tun-a");
     down.flags = 0;
     let who = someone(60, "/usr/sbin/ip");
-    world.kernel.announced.push((at, Notice::LinkSet { link: down }, Verdict::Foreign, Arc::clone(&who)));
+    world.kernel.announced.push((at, set(down), Verdict::Foreign, Arc::clone(&who)));
     world.deliver(1);
     let actions = world.core.plan(Stamp(world.kernel.clock), 10);
-    assert_eq!(actions, vec![Action::Add(r)]);
+    assert_eq!(actions, vec![Action::Add(r.into())]);
     let refused = Applied::Refused { errno: 100, message: None };
     world.core.applied(vec![refused], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
     world.effects();
@@ -130,7 +130,7 @@ fn silent_losses_are_put_down_to_the_request_that_caused_them() {
 
     // When the link is up again, it is tried at once.
     let at = world.kernel.tick();
-    world.kernel.announced.push((at, Notice::LinkSet { link: link(TUN, "tun-a") }, Verdict::Foreign, who));
+    world.kernel.announced.push((at, set(link(TUN, "tun-a")), Verdict::Foreign, who));
     world.deliver(1);
     world.write(10, &mut |_| {}, &mut |_| {});
     assert_eq!(world.reports.last().map(|r| r.outcome), Some(Outcome::Restored));
@@ -138,7 +138,7 @@ fn silent_losses_are_put_down_to_the_request_that_caused_them() {
 
 #[test]
 fn alternatives_are_compared_as_lists() {
-    let list: Alternatives = [Arc::new(route(DESTINATIONS[0], 2))].into_iter().collect();
+    let list: Alternatives = [Arc::new(Object::Route(route(DESTINATIONS[0], 2)))].into_iter().collect();
     assert!(list.first_missing_in(&list).is_none());
 }
 
@@ -162,16 +162,15 @@ fn what_is_announced_while_a_dump_is_read_keeps_its_author() {
     let who = someone(60, "/usr/sbin/ip");
     // The dump reads the routes, then a link goes down with one of them, and only then is the dump fed.
     let started = world.kernel.tick();
-    let routes: Vec<Route> = world.kernel.held.values().cloned().collect();
+    let objects = world.kernel.objects();
     world.kernel.held.remove(&a.key);
     let at = world.kernel.tick();
     let link = crate::model::Link { flags: 0, ..link(TUN, "tun-a") };
     let actor = Arc::clone(&who);
-    let input =
-        Input::Notice { at, notice: Notice::LinkSet { link }, port: 0, actor, verdict: Verdict::Foreign };
+    let input = Input::Notice { at, notice: set(link), port: 0, actor, verdict: Verdict::Foreign };
     world.core.step(at, input);
     let ended = world.kernel.tick();
-    world.core.step(ended, Input::Dump(Dump { started, ended, links: None, routes }));
+    world.core.step(ended, Input::Dump(Dump { started, ended, objects }));
     world.effects();
     world.write(10, &mut |_| {}, &mut |_| {});
     let report = world.reports.last().expect("a report");
@@ -200,15 +199,13 @@ fn another_route_of_the_same_destination_is_left_alone() {
     let mut world = World::new(Settings::default(), std::slice::from_ref(&ours), false);
     let (mut theirs, who) = (route(DESTINATIONS[0], ETH), someone(70, "/usr/sbin/ip"));
     theirs.protocol = 4;
-    for notice in [
-        Notice::RouteSet { route: theirs, replaced: false, appended: true },
-        Notice::RouteGone { route: ours.clone() },
-    ] {
+    for notice in [Notice::Set { object: theirs.into(), replaced: false, appended: true }, gone(ours.clone())]
+    {
         let (at, actor) = (world.kernel.tick(), Arc::clone(&who));
         world.core.step(at, Input::Notice { at, notice, port: 7, actor, verdict: Verdict::Foreign });
     }
     let actions = world.core.plan(Stamp(world.kernel.clock), 10);
-    assert_eq!(actions, [Action::Prepend(ours)], "before it, where it was, and not in its place");
+    assert_eq!(actions, [Action::Prepend(ours.into())], "before it, where it was, and not in its place");
 }
 
 #[test]
@@ -216,15 +213,16 @@ fn a_route_that_went_with_its_address_and_its_link_went_with_the_link() {
     let r = route(DESTINATIONS[3], TUN);
     let mut world = World::new(Settings::default(), std::slice::from_ref(&r), false);
     let who = someone(60, "/usr/sbin/ip");
-    let address = crate::model::Address { link: TUN, addr: "fe80::1".parse().unwrap(), len: 64 };
+    let address = address("fe80::1", TUN, 64);
     let down = crate::model::Link { flags: 0, ..link(TUN, "tun-a") };
     // What one `ip link set down` announces, in the kernel's order.
-    for notice in
-        [Notice::RouteGone { route: r }, Notice::AddressGone { address }, Notice::LinkSet { link: down }]
-    {
+    for notice in [gone(r), gone(address), set(down)] {
         let (at, actor) = (world.kernel.tick(), Arc::clone(&who));
         world.core.step(at, Input::Notice { at, notice, port: 0, actor, verdict: Verdict::Foreign });
     }
+    let actions = world.core.plan(Stamp(world.kernel.clock), 10);
+    assert_eq!(actions, [Action::Replace(link(TUN, "tun-a").into())], "the link first");
+    world.core.applied(vec![Applied::Verified], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
     assert_eq!(world.core.plan(Stamp(world.kernel.clock), 10).len(), 1);
     let refused = Applied::Refused { errno: 100, message: None };
     world.core.applied(vec![refused], Stamp(world.kernel.clock), Stamp(world.kernel.clock));

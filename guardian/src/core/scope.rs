@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use glob::Pattern;
 
-use crate::model::{Family, Links, Prefix, Route, route::rt};
+use crate::model::{Address, Family, Links, Nexthop, Object, Port, Prefix, Route, Rule, route::rt};
 
 /// The scope: what a profile and the configuration choose, compiled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Globs on interface names: routes that leave by such a link are guarded.
+    /// Globs on interface names: such links are guarded, with their addresses, the ports of such bridges, and the
+    /// routes that leave by them.
     pub links: Vec<Pattern>,
-    /// Routes with one of these protocol numbers are guarded on any link.
+    /// Routes, rules and nexthop objects with one of these protocol numbers are guarded on any link.
     pub protocols: BTreeSet<u8>,
-    /// Routes in one of these tables are guarded.
+    /// Routes in one of these tables are guarded, and rules that lead to one.
     pub tables: BTreeSet<u32>,
     /// Destinations never touched, with all that they cover.
     pub exclude_prefixes: Vec<Prefix>,
@@ -31,17 +32,59 @@ impl Scope {
         self.exclude_links.iter().any(|glob| glob.matches(name))
     }
 
+    /// Whether this object is guarded.
+    pub fn covers(&self, object: &Object, links: &Links) -> bool {
+        match object {
+            Object::Link(link) => self.covers_link(&link.name),
+            Object::Port(port) => self.covers_port(port, links),
+            Object::Address(address) => self.covers_address(address, links),
+            Object::Nexthop(nexthop) => self.covers_nexthop(nexthop, links),
+            Object::Route(route) => self.covers_route(route, links),
+            Object::Rule(rule) => self.covers_rule(rule),
+        }
+    }
+
+    /// By its bridge. A link that is guarded itself has its master among what is compared.
+    fn covers_port(&self, port: &Port, links: &Links) -> bool {
+        let covered = |index| links.get(index).is_some_and(|link| self.covers_link(&link.name));
+        let excluded = links.get(port.link).is_some_and(|link| self.excludes_link(&link.name));
+        !excluded && covered(port.master) && !covered(port.link)
+    }
+
+    /// By its link. What expires by itself is left to whoever renews it.
+    fn covers_address(&self, address: &Address, links: &Links) -> bool {
+        let host = Prefix::new(address.key.local, address.key.family().bits());
+        !address.expires
+            && links.get(address.key.link).is_some_and(|link| self.covers_link(&link.name))
+            && !host.is_some_and(|host| self.excludes_prefix(&host))
+    }
+
+    fn covers_nexthop(&self, nexthop: &Nexthop, links: &Links) -> bool {
+        let name = links.get(nexthop.oif).map(|link| link.name.as_str());
+        !name.is_some_and(|name| self.excludes_link(name))
+            && (self.protocols.contains(&nexthop.protocol) || name.is_some_and(|name| self.covers_link(name)))
+    }
+
+    fn covers_rule(&self, rule: &Rule) -> bool {
+        let excluded = [rule.src, rule.dst].into_iter().flatten().any(|prefix| self.excludes_prefix(&prefix));
+        !excluded && (self.tables.contains(&rule.table) || self.protocols.contains(&rule.protocol()))
+    }
+
+    fn excludes_prefix(&self, prefix: &Prefix) -> bool {
+        self.exclude_prefixes.iter().any(|excluded| excluded.covers(prefix))
+    }
+
     /// Whether this route is guarded.
     ///
     /// Left out whatever the configuration says: routes that expire by themselves, and the IPv6 host,
     /// anycast and multicast routes that the kernel keeps for each address: they come back with the
     /// address (`addrconf_dad_work`, `addrconf_add_mroute` in `net/ipv6/addrconf.c`), and the metric 0 of
     /// some of them cannot be written by anybody else (`ip6_route_info_create`).
-    pub fn covers(&self, route: &Route, links: &Links) -> bool {
+    fn covers_route(&self, route: &Route, links: &Links) -> bool {
         if route.expires || is_address_bound(route) {
             return false;
         }
-        if self.exclude_prefixes.iter().any(|prefix| prefix.covers(&route.key.dst)) {
+        if self.excludes_prefix(&route.key.dst) {
             return false;
         }
         let mut named = false;
@@ -83,7 +126,7 @@ mod tests {
             let mut r = route(dst, oif);
             r.protocol = protocol;
             r.key.table = table;
-            scope().covers(&r, &links)
+            scope().covers(&r.into(), &links)
         };
         assert!(on("10.1.0.0/16", 2, 3, 254), "by link");
         assert!(on("10.1.0.0/16", 1, 17, 254), "by protocol");
@@ -99,10 +142,10 @@ mod tests {
         let mut r = route("ff00::/8", 2);
         r.protocol = rt::PROT_KERNEL;
         r.kind = rt::RTN_MULTICAST;
-        assert!(!scope().covers(&r, &links));
+        assert!(!scope().covers(&r.clone().into(), &links));
         r.kind = rt::RTN_UNICAST;
-        assert!(scope().covers(&r, &links));
+        assert!(scope().covers(&r.clone().into(), &links));
         r.expires = true;
-        assert!(!scope().covers(&r, &links));
+        assert!(!scope().covers(&r.clone().into(), &links));
     }
 }

@@ -9,10 +9,11 @@ use super::{
     machine::{Core, Settings},
     plan::{Action, Applied},
     scope::Scope,
-    testing::{link, route},
+    testing::{gone, link, route, set},
 };
 use crate::model::{
-    Actor, Confidence, Links, Mode, Notice, Process, ProcessId, Route, RouteKey, Stamp, record::Verdict,
+    Actor, Confidence, Family, Links, Mode, Notice, Object, Process, ProcessId, Route, RouteKey, Stamp,
+    record::{ObjectKind, Verdict},
 };
 
 pub(super) const TUN: u32 = 2;
@@ -77,16 +78,16 @@ impl Kernel {
         let key = route.key;
         let notice = match ask {
             Ask::Add if self.held.contains_key(&key) => return false,
-            Ask::Add => Notice::RouteSet { route: route.clone(), replaced: false, appended: false },
+            Ask::Add => set(route.clone()),
             Ask::Replace(_) => {
                 let before = self.held.get(&key);
                 if before.is_some_and(|r| r.same(&route)) {
                     return false;
                 }
-                Notice::RouteSet { route: route.clone(), replaced: before.is_some(), appended: false }
+                Notice::Set { object: route.clone().into(), replaced: before.is_some(), appended: false }
             }
             Ask::Delete => match self.held.remove(&key) {
-                Some(route) => Notice::RouteGone { route },
+                Some(route) => gone(route),
                 None => return false,
             },
         };
@@ -97,9 +98,15 @@ impl Kernel {
         true
     }
 
+    /// What a dump reads.
+    pub fn objects(&self) -> Vec<Object> {
+        let routes = self.held.values().cloned().map(Object::Route);
+        links().into_iter().map(Object::Link).chain(routes).collect()
+    }
+
     /// The guardian's own write; not announced to it.
     fn apply(&mut self, action: &Action) -> Applied {
-        let route = action.route().clone();
+        let Object::Route(route) = action.object().clone() else { return Applied::Exists };
         let held = self.held.contains_key(&route.key);
         match action {
             Action::Add(_) if held => Applied::Exists,
@@ -142,7 +149,7 @@ impl World {
         let wanted = kernel
             .held
             .iter()
-            .filter(|(_, r)| scope().covers(r, &covered))
+            .filter(|(_, r)| scope().covers(&Object::Route((*r).clone()), &covered))
             .map(|(k, r)| (*k, r.clone()))
             .collect();
         let mut world = Self {
@@ -208,10 +215,10 @@ impl World {
     /// Subscribe, dump, replay: what was announced before the dump's end is fed before it.
     pub fn reread(&mut self) {
         let started = self.kernel.tick();
-        let routes = self.kernel.held.values().cloned().collect();
+        let objects = self.kernel.objects();
         let ended = self.kernel.tick();
         self.deliver_quietly();
-        let dump = Dump { started, ended, links: Some(links()), routes };
+        let dump = Dump { started, ended, objects };
         self.core.step(ended, Input::Dump(dump));
         self.effects();
     }
@@ -240,15 +247,21 @@ impl World {
         self.effects();
     }
 
+    /// The guarded routes.
+    pub fn routes(&self) -> Vec<Route> {
+        self.core.desired().iter().filter_map(|object| object.route().cloned()).collect()
+    }
+
     /// The counts that are kept are those that a look at everything gives.
     fn check_counts(&self) {
-        for family in crate::model::Family::ALL {
+        for family in Family::ALL {
             let (mut protected, mut missing) = (0, 0);
-            for (_, entry) in self.core.rib.iter().filter(|(key, _)| key.family() == family) {
+            let routes = self.core.rib.iter().filter(|(key, _)| key.is_route());
+            for (_, entry) in routes.filter(|(key, _)| key.family() == Some(family)) {
                 protected += entry.desired.len();
                 missing += entry.desired.iter().filter(|route| !entry.observed.contains(route)).count();
             }
-            let counts = self.core.counts(family);
+            let counts = self.core.counts(ObjectKind::Route, Some(family));
             assert_eq!((counts.protected, counts.missing), (protected, missing), "{family}");
         }
     }
@@ -374,7 +387,7 @@ proptest! {
             prop_assert!(held == wanted || (wanted.is_none() && foreign), "{held:?} but {wanted:?} is wanted");
         }
         for action in &world.actions {
-            prop_assert!(DESTINATIONS.contains(&&*action.route().key.dst.to_string()), "touched {:?}", action);
+            prop_assert!(DESTINATIONS.contains(&&*action.object().name(&Links::default())), "touched {:?}", action);
         }
         prop_assert!(world.core.missing().is_empty());
         world.check_counts();

@@ -1,11 +1,14 @@
-//! Routes that go without a message, and what a dump says about them.
+//! Objects that go without a message, and what a dump says about them.
 //!
 //! The kernel announces neither the IPv4 routes that fall with a link, with the last address of an
 //! interface or with a nexthop object (`fib_sync_down_dev`, `fib_flush` in `net/ipv4`): the announced
 //! cause is remembered as a suspicion, the routes are read again, and what is missing then is put down to
 //! the request that caused it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     alternatives::Alternatives,
@@ -14,7 +17,7 @@ use super::{
     rib::Phase,
 };
 use crate::model::{
-    Actor, Address, Family, Route, RouteKey, Stamp,
+    Actor, AddressKey, Key, Object, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -25,22 +28,28 @@ const CAPACITY: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Link(u32),
-    Address(Address),
+    /// A link that has lost its carrier.
+    Carrier(u32),
+    Address(AddressKey),
     Nexthop(u32),
-    Key(RouteKey),
+    Key(Key),
 }
 
 impl Subject {
-    fn concerns(&self, route: &Route) -> bool {
+    fn concerns(&self, object: &Object) -> bool {
         match self {
-            Self::Link(index) => route.oifs().any(|oif| oif == *index),
-            Self::Address(address) => {
-                route.prefsrc() == Some(address.addr)
-                    || (address.addr.is_ipv4() == (route.family() == Family::Inet)
-                        && route.oifs().any(|oif| oif == address.link))
-            }
-            Self::Nexthop(id) => route.nexthop_id() == Some(*id),
-            Self::Key(key) => route.key == *key,
+            Self::Link(index) => !matches!(object, Object::Link(_)) && object.links().contains(index),
+            Self::Carrier(index) => matches!(object, Object::Nexthop(nexthop) if nexthop.oif == *index),
+            Self::Address(address) => object.route().is_some_and(|route| {
+                route.prefsrc() == Some(address.local)
+                    || (address.family() == route.family() && route.oifs().any(|oif| oif == address.link))
+            }),
+            Self::Nexthop(id) => match object {
+                Object::Route(route) => route.nexthop_id() == Some(*id),
+                Object::Nexthop(group) => group.members().any(|member| member == *id),
+                _ => false,
+            },
+            Self::Key(key) => object.key() == *key,
         }
     }
 }
@@ -64,6 +73,7 @@ fn outranks(cause: Cause, known: Cause) -> bool {
     match known {
         Cause::Request => true,
         Cause::AddressRemoved => matches!(cause, Cause::LinkDown | Cause::LinkRemoved),
+        Cause::LinkDown => cause == Cause::LinkRemoved,
         _ => false,
     }
 }
@@ -74,7 +84,7 @@ impl Core {
         // What is missing already because of an explicit message of the same request gets its true cause.
         let mut concerned = false;
         for entry in self.rib.iter_mut() {
-            if !entry.desired.iter().any(|route| subject.concerns(route)) {
+            if !entry.desired.iter().any(|object| subject.concerns(object)) {
                 continue;
             }
             match entry.loss.as_mut() {
@@ -94,47 +104,98 @@ impl Core {
         }
     }
 
+    /// Why an object went for which nobody asked: it belongs to something that the same request has taken away just
+    /// before.
+    pub(super) fn consequence_of(&self, object: &Object, who: &Who) -> Option<Cause> {
+        let of = |s: &&Suspicion| s.who.actor == who.actor && s.subject.concerns(object);
+        (who.port == 0).then(|| self.suspicions.iter().rev().find(of).map(|s| s.cause)).flatten()
+    }
+
     /// Compares what is known with what the kernel holds.
     pub(super) fn dump(&mut self, now: Stamp, dump: Dump) {
-        if let Some(links) = dump.links {
-            self.links_dumped(links, dump.started);
-        }
-        let mut held: HashMap<RouteKey, Alternatives> = HashMap::new();
-        for route in dump.routes {
-            if self.rib.get(&route.key).is_some() || self.scope.covers(&route, &self.links) {
-                held.entry(route.key).or_default().push(Arc::new(route));
+        let links = dump.objects.iter().filter_map(|object| match object {
+            Object::Link(link) => Some(link.clone()),
+            _ => None,
+        });
+        self.links_dumped(links.collect(), dump.started);
+        let ports: Vec<Object> =
+            self.links.iter().filter_map(|link| link.port.clone().map(Object::Port)).collect();
+        let referenced = self.referenced(&dump.objects);
+        let is_referenced =
+            |object: &Object| matches!(object, Object::Nexthop(n) if referenced.contains(&n.id));
+        let mut held: HashMap<Key, Alternatives> = HashMap::new();
+        // Rules of one priority are looked at in this order.
+        let mut listed: HashMap<Key, usize> = HashMap::new();
+        for object in dump.objects.into_iter().chain(ports) {
+            let key = object.key();
+            if self.rib.get(&key).is_some()
+                || self.scope.covers(&object, &self.links)
+                || is_referenced(&object)
+            {
+                if matches!(key, Key::Rule(_)) {
+                    listed.insert(key, listed.len());
+                }
+                held.entry(key).or_default().push(Arc::new(object));
             }
         }
         let suspicions = std::mem::take(&mut self.suspicions);
         // What was announced since may have had its consequences after the dump: the next one tells.
         self.suspicions = suspicions.iter().filter(|s| s.who.at >= dump.started).cloned().collect();
-        for key in self.rib.keys() {
+        let mut keys = self.rib.keys();
+        // Groups after their members, whose loss explains theirs.
+        let is_group = |objects: &Alternatives| matches!(objects.iter().next().map(|o| &**o), Some(Object::Nexthop(n)) if n.members().next().is_some());
+        keys.sort_by_cached_key(|key| {
+            (self.rib.get(key).is_some_and(|entry| is_group(&entry.desired)), *key)
+        });
+        for key in keys {
             let observed = held.remove(&key).unwrap_or_default();
             self.compare(now, key, observed, dump.started, dump.ended, &suspicions);
             self.rib.recount(&key);
         }
-        for (key, mut routes) in held {
+        let mut new: Vec<(Key, Alternatives)> = held.into_iter().collect();
+        new.sort_by_key(|(key, _)| listed.get(key).copied().unwrap_or_default());
+        for (key, mut objects) in new {
             if !self.withdrawn.contains(&key) {
                 let entry = self.rib.entry(key);
-                entry.observed = routes.clone();
+                entry.observed = objects.clone();
                 entry.told = dump.started;
-                routes.retain(|route| self.scope.covers(route, &self.links));
-                entry.desired = routes;
+                objects.retain(|object| self.scope.covers(object, &self.links) || is_referenced(object));
+                entry.desired = objects;
                 self.rib.recount(&key);
             }
         }
         self.synced = true;
     }
 
+    /// The nexthop objects that guarded routes and groups among these refer to.
+    fn referenced(&self, objects: &[Object]) -> HashSet<u32> {
+        let routes = objects.iter().filter_map(Object::route);
+        let mut ids: HashSet<u32> = routes
+            .filter(|route| route.nexthop_id().is_some())
+            .filter(|route| self.scope.covers(&Object::Route((*route).clone()), &self.links))
+            .filter_map(crate::model::Route::nexthop_id)
+            .collect();
+        ids.extend(self.rib.iter().flat_map(|(_, entry)| entry.desired.nexthops()));
+        for object in objects {
+            if let Object::Nexthop(group) = object
+                && ids.contains(&group.id)
+            {
+                ids.extend(group.members());
+            }
+        }
+        ids
+    }
+
     fn compare(
         &mut self,
         now: Stamp,
-        key: RouteKey,
+        key: Key,
         observed: Alternatives,
         started: Stamp,
         ended: Stamp,
         suspicions: &[Suspicion],
     ) {
+        let synced = self.synced;
         let Some(entry) = self.rib.get_mut(&key) else { return };
         if entry.told >= started || entry.wrote.is_some_and(|wrote| wrote.done >= started) {
             // What is known is newer than this dump; one that began later will tell.
@@ -144,7 +205,7 @@ impl Core {
             return;
         }
         let doubt = std::mem::take(&mut entry.doubt);
-        let was_whole = doubt || entry.is_whole();
+        let was_whole = doubt || entry.is_whole() || !synced;
         entry.observed = observed;
         entry.told = started;
         if doubt && entry.desired.is_empty() {
@@ -153,6 +214,8 @@ impl Core {
             return;
         }
         if entry.is_whole() {
+            let observed = entry.observed.clone();
+            entry.desired.refresh(&observed);
             self.resolve(key, Outcome::AlreadyPresent, ended);
             self.settle_accounts(key);
             return;
@@ -166,40 +229,56 @@ impl Core {
         }
     }
 
-    fn found_missing(
-        &mut self,
-        now: Stamp,
-        key: RouteKey,
-        suspicions: &[Suspicion],
-        ended: Stamp,
-        doubt: bool,
-    ) {
+    /// The loss of a member, which makes its group smaller without a word.
+    fn members_loss(&self, group: &Object) -> Option<Suspicion> {
+        let Object::Nexthop(group) = group else { return None };
+        let lost = group.members().find_map(|id| self.rib.get(&Key::Nexthop(id))?.loss.as_deref())?;
+        let who =
+            Who { at: lost.at, port: 0, actor: Arc::clone(&lost.actor), verdict: lost.verdict, own: false };
+        Some(Suspicion::new(Subject::Nexthop(group.id), Cause::NexthopRemoved, &who))
+    }
+
+    fn found_missing(&mut self, now: Stamp, key: Key, suspicions: &[Suspicion], ended: Stamp, doubt: bool) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() else { return };
-        let suspect = suspicions.iter().find(|s| s.subject.concerns(&missing));
-        let stands = entry.desired.iter().any(|route| entry.observed.contains(route));
+        let own = suspicions.iter().find(|s| s.subject.concerns(&missing)).cloned();
+        let suspect = own.or_else(|| self.members_loss(&missing));
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        let stands = entry.desired.iter().any(|object| entry.observed.contains(object));
         let replaced = !entry.observed.is_empty() && !stands;
         match suspect {
             Some(Suspicion { cause, who, .. }) if who.verdict == Verdict::Owner => {
+                let (cause, who) = (&cause, &who);
                 let observed = &entry.observed;
-                entry.desired.retain(|route| observed.contains(route));
+                entry.desired.retain(|object| observed.contains(object));
                 if entry.desired.is_empty() {
                     self.withdraw(key);
                 }
                 self.tell_allowed(now, &missing, Change::Deleted, *cause, who);
             }
             Some(Suspicion { cause, who, .. }) => {
-                let change = if replaced { Change::Replaced } else { Change::Deleted };
+                let (cause, who) = (&cause, &who);
+                let change = match (replaced, key.is_route()) {
+                    (true, true) => Change::Replaced,
+                    (true, false) => Change::Changed,
+                    (false, _) => Change::Deleted,
+                };
                 self.lose(now, key, missing, change, *cause, who);
             }
             // The owner's word is known, and so is that we have overwritten it.
             None if doubt => {}
             // A message was lost. What stands in its place may well be the owner's: it is taken for it.
-            None if replaced => entry.desired = entry.observed.clone(),
+            None if replaced && key.is_route() => entry.desired = entry.observed.clone(),
             None => {
-                let who =
-                    Who { at: ended, port: 0, actor: Arc::new(Actor::Unknown), verdict: Verdict::Unknown };
-                self.lose(now, key, missing, Change::Deleted, Cause::Unknown, &who);
+                let who = Who {
+                    at: ended,
+                    port: 0,
+                    actor: Arc::new(Actor::Unknown),
+                    verdict: Verdict::Unknown,
+                    own: false,
+                };
+                let change = if replaced { Change::Changed } else { Change::Deleted };
+                self.lose(now, key, missing, change, Cause::Unknown, &who);
             }
         }
         self.settle_accounts(key);

@@ -1,9 +1,34 @@
 //! Builders for the tests of the core.
 
-use crate::model::{Attribute, Family, Leg, Link, Prefix, Route, RouteKey, route::rt};
+use crate::model::{
+    Address, AddressKey, Attribute, Family, Leg, Link, Notice, Object, Prefix, Route, RouteKey, route::rt,
+};
 
 pub fn link(index: u32, name: &str) -> Link {
-    Link { index, name: name.into(), flags: 1 }
+    Link { index, name: name.into(), flags: 1, ..Link::default() }
+}
+
+/// The announcement of an object that is there.
+pub fn set(object: impl Into<Object>) -> Notice {
+    Notice::Set { object: object.into(), replaced: false, appended: false }
+}
+
+/// The announcement of an object that is gone.
+pub fn gone(object: impl Into<Object>) -> Notice {
+    Notice::Gone { object: object.into() }
+}
+
+/// A permanent address.
+pub fn address(local: &str, link: u32, len: u8) -> Address {
+    let local = local.parse().unwrap();
+    Address {
+        key: AddressKey { link, local, len, peer: local },
+        scope: rt::SCOPE_UNIVERSE,
+        flags: 0,
+        tentative: false,
+        expires: false,
+        attributes: vec![],
+    }
 }
 
 /// A unicast route of protocol 17 on a link.

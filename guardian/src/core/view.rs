@@ -3,28 +3,32 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
+    alternatives::Alternatives,
     machine::{Core, Settings},
-    rib::Phase,
+    rib::{Entry, Phase},
     scope::Scope,
 };
-use crate::model::{Actor, Family, Links, Mode, Route, Stamp, record::Outcome};
+use crate::model::{
+    Actor, Family, Key, Links, Mode, Object, Stamp,
+    record::{ObjectKind, Outcome},
+};
 
-/// How many objects of a family are guarded, missing and held.
+/// How many objects of a kind and a family are guarded, missing and held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Desired routes.
+    /// Desired objects.
     pub protected: usize,
-    /// Desired routes that the kernel does not hold.
+    /// Desired objects that the kernel does not hold.
     pub missing: usize,
     /// Of the missing, those held back by damping.
     pub held: usize,
 }
 
-/// A route that is missing now.
+/// An object that is missing now.
 #[derive(Clone, Debug)]
 pub struct Missing {
-    /// The route.
-    pub route: Arc<Route>,
+    /// The object.
+    pub object: Arc<Object>,
     /// Since when.
     pub since: Stamp,
     /// Whether damping holds it, or it waits for what it needs.
@@ -58,25 +62,43 @@ impl Core {
         self.settings.mode
     }
 
-    /// Which routes are guarded.
+    /// Which objects are guarded.
     pub const fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// The counts of one family.
-    pub const fn counts(&self, family: Family) -> Counts {
-        self.rib.counts(family)
+    /// The counts of one kind and family; links and nexthop objects have none.
+    pub fn counts(&self, kind: ObjectKind, family: Option<Family>) -> Counts {
+        self.rib.counts(kind, family)
     }
 
     /// All that is desired, by key.
-    pub fn desired(&self) -> Vec<Arc<Route>> {
-        let mut routes: Vec<_> = self
-            .rib
-            .iter()
-            .flat_map(|(key, entry)| entry.desired.iter().map(move |r| (*key, Arc::clone(r))))
-            .collect();
-        routes.sort_by_key(|(key, _)| *key);
-        routes.into_iter().map(|(_, route)| route).collect()
+    pub fn desired(&self) -> Vec<Arc<Object>> {
+        self.listed(|entry| &entry.desired)
+    }
+
+    /// All that the kernel is known to hold of it, by key.
+    pub fn observed(&self) -> Vec<Arc<Object>> {
+        self.listed(|entry| &entry.observed)
+    }
+
+    fn listed(&self, which: impl Fn(&Entry) -> &Alternatives) -> Vec<Arc<Object>> {
+        let of = |(key, entry): (&Key, _)| {
+            let key = *key;
+            which(entry).iter().map(move |o| (key, Arc::clone(o))).collect::<Vec<_>>()
+        };
+        let mut objects: Vec<_> = self.rib.iter().flat_map(of).collect();
+        objects.sort_by_key(|(key, _)| *key);
+        objects.into_iter().map(|(_, object)| object).collect()
+    }
+
+    /// Takes what was saved for desired, before the first dump: what of it is missing then is put back.
+    pub fn preset(&mut self, objects: Vec<Object>) {
+        for object in objects {
+            let key = object.key();
+            self.rib.entry(key).desired.push(Arc::new(object));
+            self.rib.recount(&key);
+        }
     }
 
     /// All that is missing, by key.
@@ -85,11 +107,11 @@ impl Core {
             .rib
             .iter()
             .filter_map(|(key, entry)| {
-                let route = Arc::clone(entry.desired.first_missing_in(&entry.observed)?);
+                let object = Arc::clone(entry.desired.first_missing_in(&entry.observed)?);
                 let loss = entry.loss.as_deref();
                 let phase = loss.map(|loss| loss.phase);
                 let outcome = match phase {
-                    Some(Phase::Held(_) | Phase::Insisted(_) | Phase::Waiting { .. }) => Some(Outcome::Held),
+                    Some(phase) if phase.is_held() => Some(Outcome::Held),
                     Some(Phase::Left) => Some(Outcome::Observed),
                     _ => None,
                 };
@@ -102,7 +124,7 @@ impl Core {
                 };
                 let actor = loss.map(|loss| Arc::clone(&loss.actor));
                 let retry = phase.and_then(Phase::deadline);
-                Some((*key, Missing { route, since, outcome, actor, retry, error }))
+                Some((*key, Missing { object, since, outcome, actor, retry, error }))
             })
             .collect();
         missing.sort_by_key(|(key, _)| *key);
@@ -119,7 +141,10 @@ impl Core {
             for key in self.rib.keys() {
                 let Some(entry) = self.rib.get_mut(&key) else { continue };
                 let (scope, links) = (&self.scope, &self.links);
-                entry.desired.retain(|route| scope.covers(route, links));
+                entry.desired.retain(|object| {
+                    // A link that was guarded stays so under another name, and a nexthop object while it is in use.
+                    scope.covers(object, links) || matches!(&**object, Object::Nexthop(_))
+                });
                 if entry.desired.is_empty() {
                     self.forget_loss(key);
                     self.rib.remove(&key);

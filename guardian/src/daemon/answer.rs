@@ -1,6 +1,11 @@
 //! Answers to what the edges ask.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    sync::Arc,
+};
 
 use tokio::{sync::oneshot, task::spawn_blocking};
 
@@ -8,7 +13,7 @@ use super::{clock, guard::Guard, record::object};
 use crate::{
     core::Reason,
     model::{
-        Actor, Family, Mode, Route,
+        Actor, Mode, Object,
         record::{ObjectKind, ObjectRecord, Outcome},
     },
     netlink::dump,
@@ -44,9 +49,7 @@ impl Guard {
                 let _ = reply.send(report);
             }
             Ask::Release { key, reply } => {
-                let chosen =
-                    |k: &crate::model::RouteKey| key.as_ref().is_none_or(|key| k.dst.to_string() == *key);
-                let _ = reply.send(self.core.release(chosen));
+                let _ = reply.send(self.core.release(key.as_deref()));
             }
             Ask::Reload(reply) => {
                 let _ = reply.send(self.reload());
@@ -65,7 +68,7 @@ impl Guard {
             uptime_s: clock::now().since(self.started).as_secs(),
             netns: netns(),
             ready: self.core.is_synced(),
-            objects: Family::ALL.iter().map(|&family| self.object_counts(family)).collect(),
+            objects: self.object_counts(),
             degraded: self.degraded(&sensors),
             sensors: sensors
                 .into_iter()
@@ -78,15 +81,14 @@ impl Guard {
         }
     }
 
-    fn object_counts(&self, family: Family) -> ObjectCounts {
-        let counts = self.core.counts(family);
-        ObjectCounts {
-            kind: ObjectKind::Route,
-            family: Some(family),
-            protected: counts.protected as u64,
-            missing: counts.missing as u64,
-            held: counts.held as u64,
-        }
+    pub(super) fn object_counts(&self) -> Vec<ObjectCounts> {
+        let of = |(kind, family)| {
+            let counts = self.core.counts(kind, family);
+            let [protected, missing, held] =
+                [counts.protected, counts.missing, counts.held].map(|count| count as u64);
+            ObjectCounts { kind, family, protected, missing, held }
+        };
+        ObjectKind::WITH_FAMILIES.into_iter().map(of).collect()
     }
 
     fn degraded(&self, sensors: &[SensorStatus]) -> Vec<String> {
@@ -110,7 +112,7 @@ impl Guard {
             .into_iter()
             .filter(|missing| missing.outcome == Some(Outcome::Held))
             .map(|missing| HeldReport {
-                object: object(&missing.route, self.core.links()),
+                object: object(&missing.object, self.core.links()),
                 actor: missing.actor.as_deref().map(name).unwrap_or_default(),
                 why: missing.error.unwrap_or_default(),
                 retry_in_ms: missing
@@ -120,8 +122,8 @@ impl Guard {
             .collect()
     }
 
-    fn objects<'a>(&self, routes: impl IntoIterator<Item = &'a Route>) -> Vec<ObjectRecord> {
-        routes.into_iter().map(|route| object(route, self.core.links())).collect()
+    fn objects<'a>(&self, objects: impl IntoIterator<Item = &'a Object>) -> Vec<ObjectRecord> {
+        objects.into_iter().map(|o| object(o, self.core.links())).collect()
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -136,10 +138,22 @@ impl Guard {
     fn diff(&self, desired: Option<Snapshot>, reply: oneshot::Sender<Result<DiffReport, String>>) {
         let desired = desired.map_or_else(|| self.snapshot().objects, |snapshot| snapshot.objects);
         let scope = self.core.scope().clone();
+        // Guarded because they are referred to, whatever the scope says of them.
+        let nexthops: HashSet<u32> = self
+            .core
+            .desired()
+            .iter()
+            .filter_map(|o| if let Object::Nexthop(n) = &**o { Some(n.id) } else { None })
+            .collect();
         spawn_blocking(move || {
             let report = dump().map_err(|error| error.to_string()).map(|state| {
-                let covered = state.routes.iter().filter(|route| scope.covers(route, &state.links));
-                let observed: Vec<_> = covered.map(|route| object(route, &state.links)).collect();
+                let links = state.links();
+                let ports = links.iter().filter_map(|link| link.port.clone().map(Object::Port));
+                let all: Vec<Object> = state.objects.iter().cloned().chain(ports).collect();
+                let covered = all.iter().filter(|o| {
+                    scope.covers(o, &links) || matches!(o, Object::Nexthop(n) if nexthops.contains(&n.id))
+                });
+                let observed: Vec<_> = covered.map(|o| object(o, &links)).collect();
                 DiffReport::between(&desired, &observed)
             });
             let _ = reply.send(report);
@@ -157,14 +171,14 @@ impl Guard {
         if dry_run {
             let actions = plan
                 .iter()
-                .map(|a| action(a.verb(), object(a.route(), self.core.links()), None, false))
+                .map(|a| action(a.verb(), object(a.object(), self.core.links()), None, false))
                 .collect();
             return Ok(RestoreReport { dry_run, actions });
         }
         if self.core.mode() == Mode::Observe {
             return Err("the guardian only observes: start it with --mode restore to have it write".into());
         }
-        self.core.release(|_| true);
+        self.core.release(None);
         self.want(Reason::Operator);
         while self.turn() {}
         self.tell();
@@ -172,10 +186,10 @@ impl Guard {
         let actions = plan
             .iter()
             .map(|a| {
-                let left = missing.iter().find(|m| m.route.same(a.route()));
+                let left = missing.iter().find(|m| m.object.same(a.object()));
                 let why = left.map(|m| m.error.clone().unwrap_or_else(|| "still missing".into()));
                 let failed = why.is_some();
-                action(a.verb(), object(a.route(), self.core.links()), why.or(Some("done".into())), failed)
+                action(a.verb(), object(a.object(), self.core.links()), why.or(Some("done".into())), failed)
             })
             .collect();
         Ok(RestoreReport { dry_run, actions })

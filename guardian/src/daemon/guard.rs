@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     core::{Core, Counts, Dump, Effect, Input, Reason, Report, Scope},
     model::{
-        Actor, ActorClass, Family, Stamp,
+        Actor, ActorClass, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
     },
     netlink::{DumpError, Executor, Listener, State, dump, listener::RECEIVE_BUFFER},
@@ -183,6 +183,10 @@ impl Guard {
                     self.core.step(clock::now(), Input::Notice { at, notice, port, actor, verdict });
                     self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
                 }
+                Taken::Own { at, notice } => {
+                    self.core.step(clock::now(), Input::Own { at, notice });
+                    self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
+                }
                 Taken::Process(process) => self.attribution.learn(process),
                 Taken::Exit(process) => {
                     self.attribution.exited(process);
@@ -286,13 +290,12 @@ impl Guard {
                     }
                 }
                 let first = !self.core.is_synced();
-                let links = Some(state.links.iter().cloned().collect());
-                let dump = Dump { started, ended, links, routes: state.routes };
+                let dump = Dump { started, ended, objects: state.objects };
                 self.core.step(clock::now(), Input::Dump(dump));
                 self.gauges_due.get_or_insert(ended);
                 if first {
-                    let routes = self.core.desired().len();
-                    log::info!("first snapshot taken: {routes} routes guarded");
+                    let objects = self.core.desired().len();
+                    log::info!("first snapshot taken: {objects} objects guarded");
                 }
             }
             Err(error) => {
@@ -350,11 +353,11 @@ impl Guard {
         }
         if self.gauges_due.is_some_and(|at| at <= now) {
             self.gauges_due = None;
-            for family in Family::ALL {
-                let Counts { protected, missing, held } = self.core.counts(family);
+            for (kind, family) in ObjectKind::WITH_FAMILIES {
+                let Counts { protected, missing, held } = self.core.counts(kind, family);
                 let counts =
                     Objects { protected: protected as u64, missing: missing as u64, held: held as u64 };
-                self.metrics.set_objects(ObjectKind::Route, Some(family), counts);
+                self.metrics.set_objects(kind, family, counts);
             }
         }
     }

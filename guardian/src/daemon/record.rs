@@ -13,8 +13,8 @@ use super::clock;
 use crate::{
     core::Report,
     model::{
-        Links, Route, Stamp,
-        record::{ActorRecord, EventRecord, ObjectKind, ObjectRecord, Outcome},
+        Links, Object, Stamp,
+        record::{ActorRecord, EventRecord, ObjectRecord, Outcome},
     },
 };
 
@@ -69,7 +69,7 @@ impl Ids {
             id,
             incident,
             time: clock::rfc3339(clock::wall(report.at)),
-            object: object(&report.route, links),
+            object: object(&report.object, links),
             change: report.change,
             cause: report.cause,
             actor,
@@ -82,13 +82,14 @@ impl Ids {
     }
 }
 
-/// A route as records and reports show it.
-pub fn object(route: &Route, links: &Links) -> ObjectRecord {
+/// An object as records and reports show it.
+pub fn object(object: &Object, links: &Links) -> ObjectRecord {
+    let key = object.key();
     ObjectRecord {
-        kind: ObjectKind::Route,
-        family: Some(route.family()),
-        key: route.key.dst.to_string(),
-        table: Some(route.key.table),
-        text: route.text(links),
+        kind: key.kind(),
+        family: key.family(),
+        key: object.name(links),
+        table: object.table(),
+        text: object.text(links),
     }
 }

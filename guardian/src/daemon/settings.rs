@@ -21,6 +21,7 @@ pub fn settings(config: &Config) -> Settings {
             initial: config.damping.initial,
             max: config.damping.max,
         },
+        absent_after: config.owner.absent_after,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::clock;
 use crate::{
     attribution::{Comm, KernelWork, TaskFacts},
-    model::{Notice, Process, ProcessId, Stamp, route::rt},
+    model::{Notice, Object, Process, ProcessId, Stamp, route::rt},
     netlink::{DecodeError, Listener, Received, decode, frames},
     sensor::{Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
 };
@@ -33,6 +33,8 @@ pub enum Source {
 pub enum Taken {
     /// A change.
     Notice { at: Stamp, notice: Notice, port: u32, task: TaskFacts },
+    /// A change that a write of our own has brought about.
+    Own { at: Stamp, notice: Notice },
     /// Who a process is.
     Process(Process),
     /// A process is gone.
@@ -141,6 +143,7 @@ fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, own_port: u32, into: &mut V
                 match frame.and_then(|frame| Ok(decode(&frame)?.map(|notice| (notice, frame.header.port)))) {
                     // Where the tap cannot tell who we are it lets our own pass.
                     Ok(Some((_, port))) if port == own_port => {}
+                    Ok(Some((notice, _))) if task.own => into.push(Taken::Own { at, notice }),
                     Ok(Some((notice, port))) => {
                         let task = facts(&task, &notice, port, sees_interrupts);
                         into.push(Taken::Notice { at, notice, port, task });
@@ -186,9 +189,10 @@ fn facts(task: &Task, notice: &Notice, port: u32, sees_interrupts: bool) -> Task
     // The message says what kind of work it was; that it was the kernel's the context says, where it can.
     let on_its_own = port == 0 && (task.interrupt || !sees_interrupts);
     let kernel_made = match notice {
-        Notice::RouteSet { route, .. } | Notice::RouteGone { route } if on_its_own => match route {
-            r if r.protocol == rt::PROT_RA => Some(KernelWork::RouterAdvertisement),
-            r if r.expires => Some(KernelWork::Expiry),
+        Notice::Set { object, .. } | Notice::Gone { object } if on_its_own => match object {
+            Object::Route(r) if r.protocol == rt::PROT_RA => Some(KernelWork::RouterAdvertisement),
+            Object::Route(r) if r.expires => Some(KernelWork::Expiry),
+            Object::Address(a) if a.expires => Some(KernelWork::Expiry),
             _ => None,
         },
         _ => None,

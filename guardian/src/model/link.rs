@@ -8,6 +8,7 @@ use super::attribute::Attribute;
 #[allow(missing_docs, reason = "the kernel's names say it")]
 pub mod iff {
     pub const UP: u32 = 0x1;
+    pub const RUNNING: u32 = 0x40;
     pub const NOARP: u32 = 0x80;
     pub const PROMISC: u32 = 0x100;
     pub const ALLMULTI: u32 = 0x200;
@@ -65,18 +66,29 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether it has a carrier.
+    pub const fn is_running(&self) -> bool {
+        self.flags & iff::RUNNING != 0
+    }
+
     /// Whether it is administratively up.
     pub const fn is_up(&self) -> bool {
         self.flags & iff::UP != 0
     }
 
-    /// Whether it is, in what is guarded, what `other` is: name, settable flags, MTU, kind and its options. The
-    /// hardware address is not: a bridge takes it from its ports.
+    /// The ifindex of its master, if it has one.
+    pub fn master(&self) -> Option<u32> {
+        self.port.as_ref().map(|port| port.master)
+    }
+
+    /// Whether it is, in what is guarded, what `other` is: name, settable flags, MTU, master, kind and its options.
+    /// The hardware address is not: a bridge takes it from its ports.
     pub fn same(&self, other: &Self) -> bool {
         self.index == other.index
             && self.name == other.name
             && self.flags & iff::SETTABLE == other.flags & iff::SETTABLE
             && self.mtu == other.mtu
+            && self.master() == other.master()
             && self.kind == other.kind
             && self.data == other.data
             && self.addr_gen_mode == other.addr_gen_mode

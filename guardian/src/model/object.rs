@@ -40,6 +40,16 @@ impl Key {
         }
     }
 
+    /// Whether it is a route's: the kernel may hold several of one key.
+    pub const fn is_route(&self) -> bool {
+        matches!(self, Self::Route(_))
+    }
+
+    /// Whether the kernel holds one object of it at most.
+    pub const fn is_single(&self) -> bool {
+        !self.is_route()
+    }
+
     /// The address family; `None` for links and nexthop objects.
     pub const fn family(&self) -> Option<Family> {
         match self {
@@ -151,5 +161,29 @@ impl Object {
 impl From<Route> for Object {
     fn from(route: Route) -> Self {
         Self::Route(route)
+    }
+}
+
+impl From<Link> for Object {
+    fn from(link: Link) -> Self {
+        Self::Link(link)
+    }
+}
+
+impl From<Address> for Object {
+    fn from(address: Address) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<Nexthop> for Object {
+    fn from(nexthop: Nexthop) -> Self {
+        Self::Nexthop(nexthop)
+    }
+}
+
+impl From<Rule> for Object {
+    fn from(rule: Rule) -> Self {
+        Self::Rule(rule)
     }
 }

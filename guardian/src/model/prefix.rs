@@ -115,6 +115,11 @@ impl Prefix {
         }
     }
 
+    /// Whether the address lies in it.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        Self::new(addr, self.len).is_some_and(|network| network.addr == self.addr)
+    }
+
     /// Whether every address of `other` lies in `self`.
     pub fn covers(&self, other: &Self) -> bool {
         self.family() == other.family()

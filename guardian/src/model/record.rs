@@ -52,6 +52,20 @@ words! {
     }
 }
 
+impl ObjectKind {
+    /// Each kind with the families that it has: what gauges and counts are kept for.
+    pub const WITH_FAMILIES: [(Self, Option<Family>); 8] = [
+        (Self::Link, None),
+        (Self::Address, Some(Family::Inet)),
+        (Self::Address, Some(Family::Inet6)),
+        (Self::Route, Some(Family::Inet)),
+        (Self::Route, Some(Family::Inet6)),
+        (Self::Rule, Some(Family::Inet)),
+        (Self::Rule, Some(Family::Inet6)),
+        (Self::Nexthop, None),
+    ];
+}
+
 words! {
     /// What happened to the object.
     Change {

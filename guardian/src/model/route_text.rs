@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn reads_as_ip_would_print_it() {
-        let links: Links = [Link { index: 2, name: "eth0".into(), flags: 1, ..Link::default() }].into_iter().collect();
+        let links: Links =
+            [Link { index: 2, name: "eth0".into(), flags: 1, ..Link::default() }].into_iter().collect();
         let mut route = Route {
             key: RouteKey {
                 table: rt::TABLE_MAIN,

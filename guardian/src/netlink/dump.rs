@@ -1,25 +1,20 @@
-//! What the kernel holds now: links, addresses and routes.
+//! What the kernel holds now: links, addresses, nexthop objects, routes and rules.
 //!
 //! Blocking, on a socket of its own, with `NETLINK_GET_STRICT_CHK`: the kernel filters by table and
 //! leaves cached routes out.
 
 use std::{io, time::Duration};
 
-use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    address::AddressMessage,
-    link::{LinkAttribute, LinkExtentMask, LinkMessage},
-    route::{RouteAttribute, RouteHeader, RouteMessage},
-};
 use rtnetlink::sys::Socket;
 
 use super::{
     decode::decode,
+    encode::Request,
     message::{DecodeError, Frame, frames, nl, u32_at},
     socket,
+    wire::push,
 };
-use crate::model::{Address, Family, Links, Notice, Route};
+use crate::model::{Family, Links, Notice, Object, Route};
 
 /// The kernel fills dump datagrams up to 32 KiB (`netlink_recvmsg`); a single message may be longer
 /// only where an attribute of 64 KiB makes it so.
@@ -28,6 +23,10 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// How often an interrupted dump is tried again before it is taken as it is.
 const RETRIES: u32 = 8;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The size of `struct ifaddrmsg` and of `struct nhmsg`.
+const HEADER: usize = 8;
+/// The size of `struct rtmsg` and of `struct fib_rule_hdr`.
+const RTMSG_LEN: usize = 12;
 
 /// Why there is no dump.
 #[derive(Debug, thiserror::Error)]
@@ -53,17 +52,25 @@ pub enum DumpError {
 /// The objects of a network namespace.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// All links.
-    pub links: Links,
-    /// All IPv4 and IPv6 addresses.
-    pub addresses: Vec<Address>,
-    /// All routes of both families, of all tables.
-    pub routes: Vec<Route>,
+    /// All of them in the order in which they need each other: links (with what they are ports of), addresses,
+    /// nexthop objects, routes and rules, of both families and all tables.
+    pub objects: Vec<Object>,
     /// How often the kernel said that things had changed while it was reading them out
     /// (`NLM_F_DUMP_INTR`), or the receive buffer overran.
     pub interrupted: u32,
     /// Whether every part came through uninterrupted in the end.
     pub complete: bool,
+}
+
+impl State {
+    /// The links among the objects.
+    pub fn links(&self) -> Links {
+        let link = |object: &Object| match object {
+            Object::Link(link) => Some(link.clone()),
+            _ => None,
+        };
+        self.objects.iter().filter_map(link).collect()
+    }
 }
 
 /// The routes of a network namespace.
@@ -82,35 +89,18 @@ pub struct Routes {
 /// The parts are read one after the other: what changes between them is for the listener to tell.
 pub fn dump() -> Result<State, DumpError> {
     let mut dumper = Dumper::open()?;
-    let mut links = Vec::new();
-    dumper.read(
-        "links",
-        &link_request(),
-        |notice| match notice {
-            Notice::LinkSet { link } => Some(link),
-            _ => None,
-        },
-        &mut links,
-    )?;
-    let mut addresses = Vec::new();
-    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    dumper.read(
-        "addresses",
-        &request,
-        |notice| match notice {
-            Notice::AddressSet { address } => Some(address),
-            _ => None,
-        },
-        &mut addresses,
-    )?;
-    let routes = dumper.routes(None)?;
-    Ok(State {
-        links: links.into_iter().collect(),
-        addresses,
-        routes,
-        interrupted: dumper.interrupted,
-        complete: dumper.complete,
-    })
+    let mut objects = Vec::new();
+    dumper.objects("links", &Request::dump_links(), &mut objects)?;
+    dumper.objects("addresses", &Request::dump(nl::RTM_GETADDR, vec![0; HEADER]), &mut objects)?;
+    match dumper.objects("nexthop objects", &Request::dump(nl::RTM_GETNEXTHOP, vec![0; HEADER]), &mut objects)
+    {
+        // Kernels before 5.3 have none.
+        Err(DumpError::Io { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        result => result?,
+    }
+    objects.extend(dumper.routes(None)?.into_iter().map(Object::Route));
+    dumper.objects("rules", &Request::dump(nl::RTM_GETRULE, vec![0; RTMSG_LEN]), &mut objects)?;
+    Ok(State { objects, interrupted: dumper.interrupted, complete: dumper.complete })
 }
 
 /// Reads the routes of one table, or of all. A table that does not exist has none.
@@ -156,7 +146,7 @@ impl Dumper {
         let mut routes = Vec::new();
         for family in Family::ALL {
             let pick = |notice| match notice {
-                Notice::RouteSet { route, .. }
+                Notice::Set { object: Object::Route(route), .. }
                     if route.family() == family && table.is_none_or(|table| route.key.table == table) =>
                 {
                     Some(route)
@@ -175,11 +165,28 @@ impl Dumper {
         Ok(routes)
     }
 
+    /// Reads all objects of a kind.
+    fn objects(
+        &mut self,
+        what: &'static str,
+        request: &Request,
+        objects: &mut Vec<Object>,
+    ) -> Result<(), DumpError> {
+        let pick = |notice| match notice {
+            Notice::Set { object, .. } => Some(object),
+            Notice::Gone { .. } => None,
+        };
+        let mut found = Vec::new();
+        self.read(what, request, pick, &mut found)?;
+        objects.append(&mut found);
+        Ok(())
+    }
+
     /// Reads one kind of object whole, trying again while it is interrupted.
     fn read<T>(
         &mut self,
         what: &'static str,
-        request: &RouteNetlinkMessage,
+        request: &Request,
         pick: impl Fn(Notice) -> Option<T>,
         found: &mut Vec<T>,
     ) -> Result<(), DumpError> {
@@ -206,18 +213,13 @@ impl Dumper {
     fn pass(
         &mut self,
         what: &'static str,
-        request: &RouteNetlinkMessage,
+        request: &Request,
         mut each: impl FnMut(&Frame<'_>) -> Result<(), DumpError>,
     ) -> Result<Pass, DumpError> {
         let io = |source| DumpError::Io { what, source };
         self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.clone()));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        let mut bytes = Vec::new();
+        push(&mut bytes, request, self.sequence);
         self.socket.send_to(&bytes, &socket::kernel(), 0).map_err(io)?;
 
         let mut interrupted = false;
@@ -259,16 +261,11 @@ impl Dumper {
     }
 }
 
-fn link_request() -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    RouteNetlinkMessage::GetLink(message)
-}
-
-fn route_request(family: Family, table: Option<u32>) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header =
-        RouteHeader { address_family: AddressFamily::from(family.number()), ..RouteHeader::default() };
-    message.attributes.extend(table.map(RouteAttribute::Table));
-    RouteNetlinkMessage::GetRoute(message)
+/// `table` is `None` for all.
+fn route_request(family: Family, table: Option<u32>) -> Request {
+    let mut fixed = vec![0; RTMSG_LEN];
+    if let Some(first) = fixed.first_mut() {
+        *first = family.number();
+    }
+    Request::dump_routes(fixed, table)
 }

@@ -13,17 +13,27 @@ pub mod nl {
 
     pub const RTM_NEWLINK: u16 = 16;
     pub const RTM_DELLINK: u16 = 17;
+    pub const RTM_GETLINK: u16 = 18;
     pub const RTM_NEWADDR: u16 = 20;
     pub const RTM_DELADDR: u16 = 21;
+    pub const RTM_GETADDR: u16 = 22;
     pub const RTM_NEWROUTE: u16 = 24;
     pub const RTM_DELROUTE: u16 = 25;
+    pub const RTM_GETROUTE: u16 = 26;
+    pub const RTM_NEWRULE: u16 = 32;
+    pub const RTM_DELRULE: u16 = 33;
+    pub const RTM_GETRULE: u16 = 34;
     pub const RTM_NEWNEXTHOP: u16 = 104;
     pub const RTM_DELNEXTHOP: u16 = 105;
+    pub const RTM_GETNEXTHOP: u16 = 106;
+    pub const RTM_NEWLINKPROP: u16 = 108;
 
     pub const NLM_F_REQUEST: u16 = 0x1;
     pub const NLM_F_ACK: u16 = 0x4;
     pub const NLM_F_ECHO: u16 = 0x8;
     pub const NLM_F_DUMP_INTR: u16 = 0x10;
+    /// `NLM_F_ROOT | NLM_F_MATCH` of a request to read.
+    pub const NLM_F_DUMP: u16 = 0x300;
     /// `NLM_F_REPLACE` of a request to add, also in the notification of a replace.
     pub const NLM_F_REPLACE: u16 = 0x100;
     pub const NLM_F_EXCL: u16 = 0x200;

@@ -2,7 +2,7 @@
 //!
 //! - [`message`]: frames and attributes of a datagram, bounds-checked;
 //! - [`decode`]: a frame into a [`Notice`](crate::model::Notice);
-//! - [`encode`]: a [`Route`](crate::model::Route) into a request that loses none of its bytes;
+//! - [`encode`]: an [`Object`](crate::model::Object) into a request or a message that loses none of its bytes;
 //! - [`executor`]: the only code that writes to the kernel, over a `wire`;
 //! - [`dump`]: what the kernel holds now;
 //! - [`listener`]: notifications, for the mode without BPF.
@@ -23,6 +23,7 @@ mod wire;
 
 pub use decode::decode;
 pub use dump::{DumpError, Routes, State, dump, dump_routes};
+pub use encode::{EncodeError, message};
 pub use executor::Executor;
 pub use listener::{Listener, Received};
 pub use message::{DecodeError, Frame, Header, frames};

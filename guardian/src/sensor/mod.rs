@@ -76,6 +76,8 @@ pub struct Task {
     pub exiting: bool,
     /// A softirq or interrupt: the task is whoever was interrupted, and not to blame.
     pub interrupt: bool,
+    /// The daemon itself: the kernel did it besides what the daemon asked for.
+    pub own: bool,
     /// Whether the task could be read at all.
     pub known: bool,
 }

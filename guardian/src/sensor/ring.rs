@@ -1,8 +1,8 @@
 //! Decoding the records of the ring.
 
 use route_guardian_ebpf::{
-    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, ExitRecord, Id, KIND_EXIT, KIND_MESSAGE,
-    KIND_PROCESS, MessageHead, PROCESS_EXE_CUT, PROCESS_EXE_TEXT, ProcessRecord, TASK_KNOWN,
+    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, CONTEXT_SELF, ExitRecord, Id, KIND_EXIT,
+    KIND_MESSAGE, KIND_PROCESS, MessageHead, PROCESS_EXE_CUT, PROCESS_EXE_TEXT, ProcessRecord, TASK_KNOWN,
 };
 
 use super::{Sensed, Task};
@@ -58,6 +58,7 @@ fn task(head: &MessageHead) -> Task {
         exiting: has(CONTEXT_EXITING),
         interrupt: has(CONTEXT_INTERRUPT),
         known: has(TASK_KNOWN),
+        own: has(CONTEXT_SELF),
     }
 }
 

@@ -2,10 +2,12 @@
 //! and say so.
 
 mod kernel;
+mod links;
+mod objects;
 mod properties;
 mod shapes;
 
-use std::{future::Future, process::Command};
+use std::{future::Future, process::Command, time::Duration};
 
 /// Runs a test in a fresh network namespace with two veth pairs: `eth0` (`10.0.0.1/24`, `fd00::1/64`) and
 /// `eth1` (`10.0.1.1/24`, `fd01::1/64`), both up.
@@ -21,6 +23,20 @@ fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
             }
             ip(&format!("addr add 10.0.{index}.1/24 dev eth{index}"));
             ip(&format!("addr add fd0{index}::1/64 dev eth{index} nodad"));
+        }
+        // What the kernel adds in its own time (IPv6's local routes, and those of a link with a carrier) is not to
+        // come amid a test.
+        let settled = || {
+            let local = ip("-6 route show table local");
+            ip("link show up").matches("state UP").count() == 4
+                && ["local fd00::1 ", "local fd01::1 "].iter().all(|route| local.contains(route))
+                && local.matches("multicast ff00::/8").count() == 4
+        };
+        for _ in 0..200 {
+            if settled() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());

@@ -1,10 +1,15 @@
 //! Nothing that arrives makes the decoder panic, and nothing is lost on the way out and back.
 
+use std::net::IpAddr;
+
 use proptest::{collection::vec, prelude::*};
 
 use crate::{
-    model::{Attribute, Family, Leg, Notice, Prefix, Route, RouteKey, route::rt},
-    netlink::{decode, encode::Request, frames, message::nl, wire::push},
+    model::{
+        Address, AddressKey, Attribute, Family, Leg, Link, Nexthop, Notice, Object, Port, Prefix, Route,
+        RouteKey, Rule, address::ifa, route::rt,
+    },
+    netlink::{decode, encode::Request, frames, message, message::nl, wire::push},
 };
 
 /// The datagram of a request.
@@ -78,6 +83,117 @@ prop_compose! {
     }
 }
 
+fn address_of(family: Family, bytes: [u8; 16]) -> IpAddr {
+    match family {
+        Family::Inet => [bytes[0], bytes[1], bytes[2], bytes[3]].into(),
+        Family::Inet6 => bytes.into(),
+    }
+}
+
+prop_compose! {
+    fn address()(
+        family in prop::sample::select(Family::ALL.to_vec()),
+        local in any::<[u8; 16]>(),
+        peer in any::<[u8; 16]>(),
+        link in any::<u32>(),
+        numbers in any::<(u8, u8, u32)>(),
+        tentative in any::<bool>(),
+        lifetime in 0..3,
+        rest in vec(attribute(&[ifa::LABEL, ifa::BROADCAST, ifa::RT_PRIORITY, 11, 999]), 0..4),
+    ) -> Object {
+        let (len, scope, flags) = numbers;
+        let mut rest = rest;
+        if lifetime == 2 {
+            let deprecated = [0, u32::MAX, 0, 0].map(u32::to_ne_bytes).concat();
+            rest.push(Attribute { kind: ifa::CACHEINFO, value: deprecated.into() });
+        }
+        Object::Address(Address {
+            key: AddressKey {
+                link,
+                local: address_of(family, local),
+                len: len % (family.bits() + 1),
+                peer: address_of(family, peer),
+            },
+            scope,
+            flags: flags & !(ifa::F_VOLATILE | 4),
+            tentative,
+            expires: lifetime == 1,
+            attributes: sorted(rest),
+        })
+    }
+}
+
+prop_compose! {
+    fn rule()(
+        family in prop::sample::select(Family::ALL.to_vec()),
+        dst in any::<([u8; 16], u8)>(),
+        src in any::<([u8; 16], u8)>(),
+        numbers in any::<(u32, u32, u8, bool, u8)>(),
+        rest in vec(attribute(&[3, 4, 10, 14, 16, 17, 19, 20, 21, 22, 23, 24, 999]), 0..4),
+    ) -> Object {
+        let prefix = |(bytes, len): ([u8; 16], u8)| {
+            Prefix::new(address_of(family, bytes), len % (family.bits() + 1)).filter(|prefix| prefix.len() != 0)
+        };
+        let (priority, table, action, invert, tos) = numbers;
+        Object::Rule(Rule {
+            family,
+            priority,
+            table,
+            action,
+            flags: if invert { 2 } else { 0 },
+            tos,
+            dst: prefix(dst),
+            src: prefix(src),
+            attributes: sorted(rest),
+        })
+    }
+}
+
+prop_compose! {
+    fn nexthop()(
+        numbers in any::<(u32, u8, u8, u32)>(),
+        onlink in any::<bool>(),
+        rest in vec(attribute(&[2, 3, 4, 6, 7, 8 | nl::NLA_F_NESTED, 11, 999]), 0..4),
+    ) -> Object {
+        let (id, family, protocol, oif) = numbers;
+        let flags = if onlink { 4 } else { 0 };
+        Object::Nexthop(Nexthop { id, family, protocol, flags, oif, attributes: sorted(rest) })
+    }
+}
+
+prop_compose! {
+    fn link()(
+        numbers in any::<(u32, u32, u32)>(),
+        name in "[a-z0-9]{1,15}",
+        kind in prop::option::of("[a-z]{1,9}x"),
+        addr_gen_mode in any::<Option<u8>>(),
+        data in vec(attribute(&[1, 2, 5, 20, 999]), 0..4),
+        rest in vec(attribute(&[1, 2, 5, 13, 20, 27, 31, 32, 37, 0x34 | nl::NLA_F_NESTED]), 0..6),
+        master in prop::option::of((any::<u32>(), prop::option::of(Just("bridge")))),
+        options in vec(attribute(&[2, 3, 4, 8, 33]), 0..4),
+    ) -> Object {
+        let (index, flags, mtu) = numbers;
+        let port = master.map(|(master, kind)| Port {
+            link: index,
+            master,
+            kind: kind.map(Into::into),
+            options: if kind.is_some() { sorted(options) } else { Vec::new() },
+        });
+        let data = if kind.is_some() { sorted(data) } else { Vec::new() };
+        let kind = kind.map(Into::into);
+        Object::Link(Link { index, name, flags, mtu, kind, data, addr_gen_mode, attributes: sorted(rest), port })
+    }
+}
+
+/// What a message tells of.
+fn told(bytes: &[u8]) -> Object {
+    let frame = frames(bytes).next().unwrap().unwrap();
+    match decode(&frame).unwrap() {
+        Some(Notice::Set { object, .. }) => object,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn decode_all(bytes: &[u8]) {
     for frame in frames(bytes).flatten() {
         let _ = decode(&frame);
@@ -87,10 +203,10 @@ fn decode_all(bytes: &[u8]) {
 proptest! {
     #[test]
     fn a_route_survives_the_way_out_and_back(route in route(), flags in 0u16..0x1000) {
-        let bytes = bytes(&Request::set(&route, flags).unwrap());
+        let bytes = bytes(&Request::set(&route.clone().into(), flags).unwrap());
         let frame = frames(&bytes).next().unwrap().unwrap();
         prop_assert_eq!(frame.header.kind, nl::RTM_NEWROUTE);
-        let Some(Notice::RouteSet { route: back, replaced, .. }) = decode(&frame).unwrap() else {
+        let Some(Notice::Set { object: Object::Route(back), replaced, .. }) = decode(&frame).unwrap() else {
             panic!("no route");
         };
         prop_assert_eq!(replaced, flags & nl::NLM_F_REPLACE != 0);
@@ -98,10 +214,46 @@ proptest! {
     }
 
     #[test]
+    fn a_request_asks_for_the_object(object in prop_oneof![address(), rule(), nexthop()]) {
+        let bytes = bytes(&Request::set(&object, nl::NLM_F_CREATE).unwrap());
+        let back = told(&bytes);
+        let object = match object {
+            // Which address is secondary is the kernel's to say.
+            Object::Address(asked) => Object::Address(Address {
+                flags: asked.flags & !(ifa::F_SECONDARY | 0x20),
+                tentative: false,
+                expires: false,
+                ..asked
+            }),
+            other => other,
+        };
+        // A deprecated address is asked for by its lifetimes.
+        if let (Object::Address(back), Object::Address(asked)) = (&back, &object) {
+            let number = |address: &Address| address.attributes.iter().filter(|a| a.number() != 6).count();
+            prop_assert_eq!(number(back), number(asked));
+            prop_assert_eq!(Address { attributes: vec![], ..back.clone() }, Address { attributes: vec![], ..asked.clone() });
+        } else {
+            prop_assert_eq!(&back, &object);
+        }
+    }
+
+    #[test]
+    fn a_message_tells_all_of_an_object(
+        object in prop_oneof![route().prop_map(Object::Route), address(), rule(), nexthop(), link()],
+        expires in any::<bool>(),
+    ) {
+        let object = match object {
+            Object::Route(route) => Object::Route(Route { expires, ..route }),
+            other => other,
+        };
+        prop_assert_eq!(told(&message(&object).unwrap()), object);
+    }
+
+    #[test]
     fn random_bytes_never_panic(kind in any::<u16>(), known in any::<bool>(), payload in vec(any::<u8>(), 0..300)) {
-        const KNOWN: [u16; 8] = [16, 17, 20, 21, 24, 25, 104, 105];
+        const KNOWN: [u16; 10] = [16, 17, 20, 21, 24, 25, 32, 33, 104, 105];
         decode_all(&payload);
-        let kind = if known { KNOWN[usize::from(kind) % 8] } else { kind };
+        let kind = if known { KNOWN[usize::from(kind) % 10] } else { kind };
         let mut message = (16 + payload.len() as u32).to_ne_bytes().to_vec();
         message.extend(kind.to_ne_bytes());
         message.extend([0; 10]);
@@ -118,7 +270,7 @@ proptest! {
 
     #[test]
     fn cut_and_spoilt_messages_never_panic(route in route(), cut in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let mut bytes = bytes(&Request::set(&route, 0).unwrap());
+        let mut bytes = bytes(&Request::set(&route.into(), 0).unwrap());
         let spoil = at.index(bytes.len());
         bytes[spoil] = byte;
         decode_all(&bytes);

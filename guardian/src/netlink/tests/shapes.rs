@@ -101,7 +101,7 @@ fn routes() -> Vec<Route> {
 fn remove_and_restore(executor: &mut Executor, made: &[Route], what: &str) {
     let before = all_routes();
     let count = routes().len();
-    let removals: Vec<_> = made.iter().cloned().map(Action::Remove).collect();
+    let removals: Vec<_> = made.iter().cloned().map(|route| Action::Remove(route.into())).collect();
     for (action, applied) in removals.iter().zip(executor.apply(&removals)) {
         assert_eq!(applied, Applied::Verified, "{what}: {action:#?}");
     }
@@ -114,7 +114,7 @@ fn remove_and_restore(executor: &mut Executor, made: &[Route], what: &str) {
         .enumerate()
         .map(|(index, route)| {
             let beside = made.iter().take(index).any(|earlier| earlier.key == route.key);
-            if beside { Action::Append(route.clone()) } else { Action::Add(route.clone()) }
+            if beside { Action::Append(route.clone().into()) } else { Action::Add(route.clone().into()) }
         })
         .collect();
     for (action, applied) in restores.iter().zip(executor.apply(&restores)) {
@@ -161,7 +161,7 @@ fn the_kernels_own_routes_come_back() {
         ours.sort_by_key(|route| std::cmp::Reverse((route.scope, route.key.dst.len())));
         remove_and_restore(&mut executor, &ours, "all but addrconf's");
 
-        let refused = executor.apply(&[Action::Add(kernels[0].clone())]);
+        let refused = executor.apply(&[Action::Add(kernels[0].clone().into())]);
         let [Applied::Refused { message: Some(message), .. }] = refused.as_slice() else {
             panic!("{refused:?}");
         };
@@ -190,7 +190,7 @@ fn replace_undoes_a_replace() {
             let made: Vec<_> = routes().into_iter().filter(|route| !before.contains(route)).collect();
             ip(spoil);
             assert_ne!(all_routes(), text);
-            let undo = [Action::Replace(made[0].clone())];
+            let undo = [Action::Replace(made[0].clone().into())];
             assert_eq!(executor.apply(&undo), [Applied::Verified], "{make}");
             assert_eq!(all_routes(), text, "{make}");
         }
@@ -205,7 +205,7 @@ fn a_leg_is_appended_to_an_ipv6_route() {
         let text = all_routes();
         let whole = routes().into_iter().find(|route| route.key.dst.to_string() == "fd10::/64").unwrap();
         let last = Route { legs: whole.legs[1..].to_vec(), ..whole };
-        let steps = [Action::Remove(last.clone()), Action::Append(last)];
+        let steps = [Action::Remove(last.clone().into()), Action::Append(last.into())];
         assert_eq!(executor.apply(&steps), [Applied::Verified, Applied::Verified]);
         assert_eq!(all_routes(), text);
     });

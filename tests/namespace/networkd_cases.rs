@@ -1,0 +1,178 @@
+//! The real systemd-networkd in all the ways in which it takes a node apart: all is whole within a second of its
+//! last message, and all of it is named.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Result, ensure};
+use lab::{Guardian, Lab, Networkd, Settings, State};
+use serde_json::Value;
+
+/// What it does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Event {
+    /// It is started again.
+    Restart,
+    /// Its file has been touched, and it reads it again.
+    Reload,
+    /// The carrier of `eth0` goes, and comes back.
+    Carrier,
+}
+
+/// How long after its last message all has to be whole.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// All but `eth0` and its peer, which are its own, and `lo`; with the routes by `eth0` that are guarded.
+fn guarded(label: &str, value: &Value) -> bool {
+    let words: Vec<&str> = label.split(' ').collect();
+    match words[0] {
+        "link" | "address" => !["eth0", "peer0", "lo"].contains(&words[1]),
+        "route" => {
+            value["protocol"] == "17"
+                || !["eth0", "peer0", "lo"].contains(&value["dev"].as_str().unwrap_or_default())
+        }
+        _ => true,
+    }
+}
+
+fn state(lab: &Lab) -> Result<State> {
+    Ok(lab.state()?.only_like(guarded))
+}
+
+/// Lets it happen, and waits until systemd-networkd has been quiet for [`LIMIT`].
+fn happen(lab: &Lab, networkd: &mut Networkd<'_>, event: Event) -> Result<()> {
+    match event {
+        Event::Restart => networkd.start()?,
+        Event::Reload => {
+            let file = networkd.network_file();
+            let text = fs::read_to_string(&file)?;
+            fs::write(&file, text + "# touched\n")?;
+            networkd.control("reload")?;
+        }
+        Event::Carrier => {
+            lab.ip("link set peer0 down")?;
+            networkd.quiet(LIMIT)?;
+            lab.ip("link set peer0 up")?;
+        }
+    }
+    networkd.quiet(LIMIT)
+}
+
+/// A node in the state before the event.
+fn ready(lab: &Lab, settings: Settings, event: Event) -> Result<(Networkd<'_>, Vec<lab::Pod>)> {
+    let (mut networkd, pods) = Networkd::on_guarded_node(lab, settings)?;
+    if event != Event::Restart {
+        // It is running, and has not taken what came after its start for foreign.
+        networkd = running(networkd, lab)?;
+    }
+    Ok((networkd, pods))
+}
+
+/// Running beside all of it: what its start takes away is put back as kube-router would.
+fn running<'lab>(mut networkd: Networkd<'lab>, lab: &'lab Lab) -> Result<Networkd<'lab>> {
+    let before = state(lab)?;
+    let guardian = lab.guardian().named("set-up", 10954).start()?;
+    networkd.start()?;
+    networkd.quiet(LIMIT)?;
+    ensure!(before == state(lab)?, "not whole after a start: {}", before.diff(&state(lab)?));
+    guardian.stop()?;
+    Ok(networkd)
+}
+
+/// What is lost without a guardian.
+fn lost(settings: Settings, event: Event) -> Result<Vec<String>> {
+    let lab = Lab::new()?;
+    let (mut networkd, _pods) = ready(&lab, settings, event)?;
+    let before = state(&lab)?;
+    happen(&lab, &mut networkd, event)?;
+    let after = state(&lab)?;
+    Ok(before.labels().filter(|&l| before.get(l) != after.get(l)).map(Into::into).collect())
+}
+
+/// Every restored change is laid at a process's door: systemd-networkd's, or that of who took the carrier.
+fn named(guardian: &Guardian, networkd: &Networkd<'_>) -> Result<Vec<lab::Event>> {
+    let events = guardian.events()?;
+    let pid = networkd.pid().map(u64::from);
+    for event in &events {
+        assert_eq!(event.text("/actor/confidence"), "exact", "{event}");
+        let by_networkd = event.number("/actor/pid") == pid && event.text("/actor/class") == "networkd";
+        let by_carrier = event.argv().ends_with(&["link", "set", "peer0", "down"]);
+        assert!(by_networkd || by_carrier, "neither by systemd-networkd nor by the carrier: {event}");
+        assert_eq!(event.outcome(), "restored", "{event}");
+    }
+    Ok(events)
+}
+
+/// The whole case: what is lost without a guardian is there with one, and told.
+fn case(settings: Settings, event: Event) -> Result<()> {
+    let lost = lost(settings, event)?;
+    let lab = Lab::new()?;
+    let (mut networkd, _pods) = ready(&lab, settings, event)?;
+    let before = state(&lab)?;
+    let guardian = lab.guardian().start()?;
+    happen(&lab, &mut networkd, event)?;
+    let diff = before.diff(&state(&lab)?);
+    assert!(
+        diff.is_empty(),
+        "{LIMIT:?} after its last message:\n{diff}\nwithout a guardian, it loses {lost:?}"
+    );
+    let events = named(&guardian, &networkd)?;
+    for label in &lost {
+        let words: Vec<&str> = label.split(' ').collect();
+        let key = match words[0] {
+            "address" | "rule" => words[2],
+            "link" | "nexthop" => words[1],
+            _ => words[3],
+        };
+        let told = events.iter().any(|e| {
+            e.text("/object/kind") == words[0] && (e.key() == key || e.key().split('/').next() == Some(key))
+        });
+        // What the kernel makes with each address (host routes, broadcasts) goes and comes with it.
+        let with_address = words[0] == "route" && words[2] == "local";
+        assert!(told || with_address, "{label} was lost, and nothing is told of it: {events:#?}");
+    }
+    let metrics = guardian.metrics()?;
+    assert_eq!(metrics.sum("events_lost_total", &[]), Some(0.0), "{}", metrics.0);
+    assert_eq!(metrics.sum("missing_objects", &[]), Some(0.0), "{}", metrics.0);
+    Ok(())
+}
+
+const BARE: Settings = Settings { catch_all: false, leave_foreign: false, unmanaged: false };
+
+macro_rules! cases {
+    ($($name:ident: $settings:expr, $event:ident;)*) => {$(
+        #[test]
+        fn $name() -> Result<()> {
+            case($settings, Event::$event)
+        }
+    )*};
+}
+
+cases! {
+    restart: BARE, Restart;
+    restart_leaving_foreign: Settings { leave_foreign: true, ..BARE }, Restart;
+    restart_unmanaged: Settings { unmanaged: true, ..BARE }, Restart;
+    restart_leaving_foreign_and_unmanaged: Settings { leave_foreign: true, unmanaged: true, ..BARE }, Restart;
+    reload: BARE, Reload;
+    reload_leaving_foreign_and_unmanaged: Settings { leave_foreign: true, unmanaged: true, ..BARE }, Reload;
+    catch_all: Settings { catch_all: true, ..BARE }, Restart;
+    catch_all_leaving_foreign: Settings { catch_all: true, leave_foreign: true, ..BARE }, Restart;
+    catch_all_unmanaged: Settings { catch_all: true, unmanaged: true, ..BARE }, Restart;
+    catch_all_leaving_foreign_and_unmanaged:
+        Settings { catch_all: true, leave_foreign: true, unmanaged: true }, Restart;
+    carrier: BARE, Carrier;
+    carrier_leaving_foreign_and_unmanaged: Settings { leave_foreign: true, unmanaged: true, ..BARE }, Carrier;
+}
+
+/// Without a guardian each of them loses something, but for those that the settings do help against.
+#[test]
+fn each_loses_something_without_a_guardian() -> Result<()> {
+    let restart = lost(BARE, Event::Restart)?;
+    for label in ["route inet main 10.244.2.0/24", "rule inet 32765", "rule inet6 32765"] {
+        assert!(restart.iter().any(|l| l == label), "{label} is not among {restart:?}");
+    }
+    let all = lost(Settings { catch_all: true, ..BARE }, Event::Restart)?;
+    for label in ["address kube-bridge 10.244.1.1/24", "link veth0000a"] {
+        assert!(all.iter().any(|l| l == label), "{label} is not among {all:?}");
+    }
+    Ok(())
+}
