@@ -149,7 +149,7 @@ fn parse_mount(line: &str) -> Option<MountLine> {
 
 /// The line of `/proc/PID/cgroup` (cgroups(7)) that says most: one that names a container, then one that is
 /// not the root, then the unified hierarchy, then systemd's.
-fn parse_membership(text: &str) -> Option<&str> {
+pub fn parse_membership(text: &str) -> Option<&str> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
         Some((fields.next()?, fields.next()?, fields.next()?))

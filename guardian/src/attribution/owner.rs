@@ -72,14 +72,23 @@ impl OwnerRule {
     pub fn is_owner(&self, actor: &Actor) -> bool {
         let Actor::Process { process, ancestors, cgroup, .. } = actor else { return false };
         self.has_exe(process)
-            || cgroup.as_deref().is_some_and(|path| self.cgroup.iter().any(|glob| glob.matches(path)))
+            || cgroup.as_deref().is_some_and(|path| self.names_cgroup(path))
             || (self.children && ancestors.iter().any(|ancestor| self.has_exe(ancestor)))
     }
 
-    /// A program that was replaced on disk while it runs (an upgrade in place) is still the owner.
-    fn has_exe(&self, process: &Process) -> bool {
-        let Some(exe) = process.exe.as_deref() else { return false };
+    /// Whether a process whose executable is this (as `/proc/PID/exe` has it) is an owner itself, not for having
+    /// been started by one. A program that was replaced on disk while it runs (an upgrade in place) still is.
+    pub fn names_exe(&self, exe: &str) -> bool {
         self.exe.iter().any(|path| path == exe || path == without_deleted(exe))
+    }
+
+    /// Whether a process in the cgroup of this path is an owner.
+    pub fn names_cgroup(&self, path: &str) -> bool {
+        self.cgroup.iter().any(|glob| glob.matches(path))
+    }
+
+    fn has_exe(&self, process: &Process) -> bool {
+        process.exe.as_deref().is_some_and(|exe| self.names_exe(exe))
     }
 }
 

@@ -78,13 +78,18 @@ pub enum Command {
     /// What happened, when, who did it, why, and how to stop it
     Explain(ExplainArgs),
     /// The desired state
-    Snapshot(OutputArgs),
+    Snapshot(SnapshotArgs),
     /// The desired state against what the kernel has
     ///
     /// - is missing, ~ is different, + is not desired. Exit status: 0 equal, 1 different, 2 trouble, 3 not running.
     Diff(DiffArgs),
     /// Put back now what is missing
     Restore(RestoreArgs),
+    /// Let go of what damping holds, so that it is tried again now
+    ///
+    /// `status` shows what is held, and against whom. Exit status: 0 released, or with --all nothing is held; 1 nothing
+    /// of this key is held; 2 trouble; 3 not running.
+    Release(ReleaseArgs),
     /// Check or print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -202,6 +207,17 @@ pub struct ExplainArgs {
     pub output: Output,
 }
 
+/// Options of `snapshot`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SnapshotArgs {
+    /// What the guardian believes that the kernel holds in scope, instead of what is desired
+    #[arg(long)]
+    pub observed: bool,
+    /// The form of the output
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
 /// Options of `diff`.
 #[derive(Args, Clone, Debug)]
 pub struct DiffArgs {
@@ -219,6 +235,20 @@ pub struct RestoreArgs {
     /// Only print the plan
     #[arg(long)]
     pub dry_run: bool,
+    /// The form of the output
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// Options of `release`.
+#[derive(Args, Clone, Debug)]
+pub struct ReleaseArgs {
+    /// Only objects that go by this: a prefix, an interface, an address with its length, a rule's priority
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub key: Option<String>,
+    /// Everything that is held
+    #[arg(long)]
+    pub all: bool,
     /// The form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: Output,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Ended, Places,
-    args::{DiffArgs, Output as Form, RestoreArgs},
+    args::{DiffArgs, Output as Form, ReleaseArgs, RestoreArgs, SnapshotArgs},
     output::{Output, print_now},
 };
 use crate::surface::{
@@ -30,11 +30,10 @@ pub(super) fn status(form: Form, places: &Places, output: &Output) -> anyhow::Re
     Ok(if status.is_fine() { Ended::Well } else { Ended::Not })
 }
 
-pub(super) fn snapshot(form: Form, places: &Places, output: &Output) -> anyhow::Result<Ended> {
-    let Reply::Snapshot(snapshot) = client::ask(&places.socket, &Request::Snapshot)?.one()? else {
-        return unfit();
-    };
-    match form {
+pub(super) fn snapshot(args: SnapshotArgs, places: &Places, output: &Output) -> anyhow::Result<Ended> {
+    let request = Request::Snapshot { observed: args.observed };
+    let Reply::Snapshot(snapshot) = client::ask(&places.socket, &request)?.one()? else { return unfit() };
+    match args.output {
         Form::Text => output.print(&text::snapshot(&output.style, &snapshot))?,
         Form::Json => print_now(&json(&snapshot)?)?,
     }
@@ -61,6 +60,22 @@ pub(super) fn restore(args: RestoreArgs, places: &Places, output: &Output) -> an
     }
     let failed = report.actions.iter().any(|action| action.failed);
     Ok(if failed { Ended::Not } else { Ended::Well })
+}
+
+pub(super) fn release(args: &ReleaseArgs, places: &Places, output: &Output) -> anyhow::Result<Ended> {
+    let request = Request::Release { key: args.key.clone() };
+    let Reply::Released(released) = client::ask(&places.socket, &request)?.one()? else { return unfit() };
+    match args.output {
+        Form::Text => output.print(&text::released(released, args.key.as_deref()))?,
+        Form::Json => print_now(&json(&Released { released })?)?,
+    }
+    Ok(if released == 0 && args.key.is_some() { Ended::Not } else { Ended::Well })
+}
+
+/// What `release -o json` prints.
+#[derive(Serialize)]
+struct Released {
+    released: usize,
 }
 
 fn read_snapshot(path: &Path) -> anyhow::Result<Snapshot> {

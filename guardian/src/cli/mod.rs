@@ -45,7 +45,8 @@ pub fn main() -> ExitCode {
     let usual = if matches!(cli.command, Command::Run(_)) { LevelFilter::Info } else { LevelFilter::Warn };
     logger::start(usual, cli.common.quiet, cli.common.verbose);
     // Where 1 is an answer, trouble is 2.
-    let trouble = if matches!(cli.command, Command::Status(_) | Command::Diff(_)) { 2 } else { 1 };
+    let answers = matches!(cli.command, Command::Status(_) | Command::Diff(_) | Command::Release(_));
+    let trouble = if answers { 2 } else { 1 };
     match dispatch(cli.command, &cli.common) {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Not) => ExitCode::from(1),
@@ -76,9 +77,10 @@ fn dispatch(command: Command, common: &Common) -> anyhow::Result<Ended> {
         Command::Status(args) => ask::status(args.output, &places(common)?, &output),
         Command::Events(args) => events::events(&args, &places(common)?, &output),
         Command::Explain(args) => events::explain(&args, &places(common)?, &output),
-        Command::Snapshot(args) => ask::snapshot(args.output, &places(common)?, &output),
+        Command::Snapshot(args) => ask::snapshot(args, &places(common)?, &output),
         Command::Diff(args) => ask::diff(&args, &places(common)?, &output),
         Command::Restore(args) => ask::restore(args, &places(common)?, &output),
+        Command::Release(args) => ask::release(&args, &places(common)?, &output),
         Command::Config(ConfigCommand::Check { file }) => {
             let named = file.or_else(|| common.config.clone());
             Config::load(named.as_deref(), &Overrides::default())?;

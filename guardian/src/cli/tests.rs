@@ -18,6 +18,9 @@ fn commands_parse_as_documented() {
         "explain --last -o json",
         "explain 01J",
         "snapshot -o json",
+        "snapshot --observed",
+        "release 10.244.2.0/24",
+        "release --all -o json",
         "diff file",
         "restore --dry-run",
         "config check file",
@@ -28,9 +31,15 @@ fn commands_parse_as_documented() {
         let words = std::iter::once("route-guardian").chain(line.split(' '));
         assert!(Cli::try_parse_from(words).is_ok(), "{line}");
     }
-    for line in
-        ["run --mode enforce", "explain --last 01J", "events --last x", "completions tcsh", "status -o wide"]
-    {
+    for line in [
+        "release",
+        "release --all 10.244.2.0/24",
+        "run --mode enforce",
+        "explain --last 01J",
+        "events --last x",
+        "completions tcsh",
+        "status -o wide",
+    ] {
         let words = std::iter::once("route-guardian").chain(line.split(' '));
         assert!(Cli::try_parse_from(words).is_err(), "{line}");
     }
@@ -45,7 +54,7 @@ fn completions_and_manual_pages_are_made() {
     let dir = tempfile::tempdir().unwrap();
     let pages = dir.path().join("man");
     generate::man(&pages).unwrap();
-    for page in ["", "-run", "-events", "-config-check", "-man"] {
+    for page in ["", "-run", "-events", "-release", "-config-check", "-man"] {
         let text = std::fs::read_to_string(pages.join(format!("route-guardian{page}.1"))).unwrap();
         assert!(text.contains(".SH NAME"), "{page}");
     }

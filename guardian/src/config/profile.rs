@@ -8,7 +8,12 @@ use super::ConfigError;
 pub const DEFAULT: &str = "kube-router";
 
 /// The profiles that are built in: name and text.
-const BUILT_IN: [(&str, &str); 1] = [(DEFAULT, include_str!("profiles/kube-router.toml"))];
+const BUILT_IN: [(&str, &str); 4] = [
+    (DEFAULT, include_str!("profiles/kube-router.toml")),
+    ("flannel", include_str!("profiles/flannel.toml")),
+    ("calico", include_str!("profiles/calico.toml")),
+    ("generic", include_str!("profiles/generic.toml")),
+];
 
 /// The names of the built-in profiles.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -179,15 +179,81 @@ fn errors_name_file_line_key_and_what_would_be_right() {
              64MiB or 1GiB",
         ),
         (
-            "\nprofile = \"calico\"",
-            "config.toml:2: profile: calico: there is no such profile; built in: kube-router; or give the \
-             absolute path of a file",
+            "\nprofile = \"cilium\"",
+            "config.toml:2: profile: cilium: there is no such profile; built in: kube-router, flannel, calico, \
+             generic; or give the absolute path of a file",
         ),
     ] {
         assert_eq!(error(file), expected);
     }
     let syntax = error("mode = \"restore\"\n[scope\nlinks = []");
     assert!(syntax.starts_with("config.toml:2: not TOML: "), "{syntax}");
+}
+
+/// A built-in profile alone.
+fn built_in(name: &str) -> Config {
+    parse(&format!("profile = \"{name}\"")).unwrap()
+}
+
+#[test]
+fn every_profile_matches_what_its_cni_makes_and_nothing_else() {
+    for (profile, links, others, protocols, tables) in [
+        (
+            "kube-router",
+            // A tunnel as 2.x names it, and the two ways of 1.x: with a hyphen up to eleven digits.
+            &["kube-bridge", "kube-dummy-if", "tun-e443169117a", "tun-10001", "tun192168100123"][..],
+            &["eth0", "tun0", "tunl0", "kube-ipvs0", "vethwepl12345", "docker0"][..],
+            &[17][..],
+            &[77, 78, 79][..],
+        ),
+        (
+            "flannel",
+            &["cni0", "flannel.1", "flannel.4096", "flannel-v6.1", "flannel-wg", "flannel-wg-v6", "flannel0"],
+            &["eth0", "veth1234", "cni-podman0", "tunl0", "wg0"],
+            &[],
+            &[],
+        ),
+        (
+            "calico",
+            &["cali1234567890a", "tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali"],
+            &["eth0", "tun0", "vxlan0", "wg0", "cni0"],
+            &[12, 80],
+            &[],
+        ),
+        (
+            "generic",
+            &["cni0", "cbr0", "kube-bridge", "tun-e443169117a", "flannel.1", "vxlan.calico", "cilium_vxlan"],
+            &["eth0", "tun0", "wg0", "docker0", "br0", "virbr0", "veth1234", "cali1234567890a", "lxc12345"],
+            &[],
+            &[],
+        ),
+    ] {
+        let config = built_in(profile);
+        let guarded = |name: &str| {
+            config.scope.links.iter().any(|glob| glob::Pattern::new(glob).unwrap().matches(name))
+        };
+        for link in links {
+            assert!(guarded(link), "{profile}: {link}");
+        }
+        for link in others {
+            assert!(!guarded(link), "{profile}: {link}");
+        }
+        assert_eq!(config.scope.protocols, protocols, "{profile}");
+        assert_eq!(config.scope.tables, tables, "{profile}");
+        assert_eq!(config.scope.exclude.len(), 0, "{profile}");
+    }
+}
+
+#[test]
+fn every_profile_says_whose_its_scope_is() {
+    for name in profile::names() {
+        let config = built_in(name);
+        assert!(!config.owner.exe.is_empty() && config.owner.children, "{name}");
+        let absent_after = (name != "generic").then_some(Duration::from_secs(900));
+        assert_eq!(config.owner.absent_after, absent_after, "{name}");
+        // What is shown of it is a configuration that makes the same.
+        assert_eq!(parse(&config.to_toml()).unwrap(), config, "{name}");
+    }
 }
 
 #[test]

@@ -20,8 +20,13 @@ pub enum Ask {
     Heartbeat(oneshot::Sender<()>),
     /// How it is.
     Status(oneshot::Sender<StatusReport>),
-    /// The desired state.
-    Snapshot(oneshot::Sender<Snapshot>),
+    /// The desired state, or the observed one.
+    Snapshot {
+        /// What the guardian believes that the kernel holds in scope, instead of what is desired.
+        observed: bool,
+        /// The reply.
+        reply: oneshot::Sender<Snapshot>,
+    },
     /// Desired state against the kernel, which is read for it.
     Diff {
         /// Compare this instead of the desired state.
@@ -38,7 +43,7 @@ pub enum Ask {
     },
     /// Let go of what damping holds.
     Release {
-        /// Only objects with this key; all without it.
+        /// Only objects that go by this ([`is_called`](super::report::is_called)); all without it.
         key: Option<String>,
         /// How many were released.
         reply: oneshot::Sender<usize>,

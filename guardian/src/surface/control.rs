@@ -208,7 +208,10 @@ async fn answer(request: Request, sources: &Sources) -> Result<Reply, AskError> 
             merge(&mut status.resyncs, sources.metrics.resyncs());
             Reply::Status(Box::new(status))
         }
-        Request::Snapshot => Reply::Snapshot(guard.ask(GUARD_PATIENCE, Ask::Snapshot).await?),
+        Request::Snapshot { observed } => {
+            let snapshot = guard.ask(GUARD_PATIENCE, |reply| Ask::Snapshot { observed, reply }).await?;
+            Reply::Snapshot(snapshot)
+        }
         Request::Diff { desired } => {
             let diff = guard.ask(GUARD_PATIENCE, |reply| Ask::Diff { desired, reply }).await?;
             or_error(diff.map(Reply::Diff))

@@ -38,9 +38,9 @@ fn edges() -> Edges {
 async fn guard_of_constants(mut questions: mpsc::Receiver<Ask>) {
     while let Some(question) = questions.recv().await {
         match question {
-            Ask::Snapshot(reply) => {
-                let snapshot =
-                    Snapshot { netns: 7, objects: vec![sample::networkd(1).object], ..Snapshot::default() };
+            Ask::Snapshot { observed, reply } => {
+                let objects = vec![sample::networkd(1).object];
+                let snapshot = Snapshot { netns: 7, observed, objects, ..Snapshot::default() };
                 let _ = reply.send(snapshot);
             }
             Ask::Diff { desired, reply } => {
@@ -49,6 +49,9 @@ async fn guard_of_constants(mut questions: mpsc::Receiver<Ask>) {
             }
             Ask::Restore { reply, .. } => {
                 let _ = reply.send(Err("observe mode touches nothing".into()));
+            }
+            Ask::Release { key, reply } => {
+                let _ = reply.send(if key.is_some() { 1 } else { 3 });
             }
             Ask::Heartbeat(reply) => {
                 let _ = reply.send(());
@@ -73,8 +76,18 @@ impl Edges {
 fn questions_are_answered() {
     let edges = edges();
     assert_eq!(fs::metadata(edges.socket()).unwrap().permissions().mode() & 0o777, 0o660);
-    let Ok(Reply::Snapshot(snapshot)) = edges.ask(&Request::Snapshot) else { panic!("no snapshot") };
-    assert_eq!(snapshot.netns, 7);
+    let Ok(Reply::Snapshot(snapshot)) = edges.ask(&Request::Snapshot { observed: false }) else {
+        panic!("no snapshot")
+    };
+    assert!(snapshot.netns == 7 && !snapshot.observed);
+    let observed = edges.ask(&Request::Snapshot { observed: true });
+    assert!(matches!(observed, Ok(Reply::Snapshot(Snapshot { observed: true, .. }))));
+    // As written by a client that knows of no observed state.
+    assert_eq!(
+        serde_json::from_str::<Request>("{\"request\":\"snapshot\"}").unwrap(),
+        Request::Snapshot { observed: false }
+    );
+    assert_eq!(edges.ask(&Request::Release { key: None }).unwrap(), Reply::Released(3));
     let desired = Some(snapshot);
     let Ok(Reply::Diff(diff)) = edges.ask(&Request::Diff { desired }) else { panic!("no diff") };
     assert_eq!(diff.missing.len(), 1);

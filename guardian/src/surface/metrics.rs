@@ -25,8 +25,15 @@ use crate::{
 /// The prefix of every name.
 const PREFIX: &str = "route_guardian";
 
-/// The kinds of objects that are guarded, for which series exist from the start.
-const GUARDED: [ObjectKind; 1] = [ObjectKind::Route];
+/// The families that a kind of object comes in, for which series exist from the start.
+const fn families(kind: ObjectKind) -> &'static [Option<Family>] {
+    match kind {
+        ObjectKind::Link | ObjectKind::Nexthop => &[None],
+        ObjectKind::Address | ObjectKind::Route | ObjectKind::Rule => {
+            &[Some(Family::Inet), Some(Family::Inet6)]
+        }
+    }
+}
 
 /// Where events can be lost.
 pub const LOSS_STAGES: [&str; 5] = ["ringbuf", "netlink", "queue", "journal", "follower"];
@@ -215,11 +222,13 @@ impl Metrics {
         for mode in Mode::ALL {
             self.mode.with_label_values(&[mode.as_str()]);
         }
-        for object in GUARDED.map(ObjectKind::as_str) {
+        for &kind in ObjectKind::ALL {
+            let object = kind.as_str();
             self.detection.with_label_values(&[object]);
             self.outage.with_label_values(&[object]);
             self.last_deletion.with_label_values(&[object]);
-            for family in Family::ALL.map(Family::as_str) {
+            for &family in families(kind) {
+                let family = family_label(family);
                 for gauge in [&self.protected, &self.missing, &self.held] {
                     gauge.with_label_values(&[object, family]);
                 }
@@ -386,13 +395,19 @@ mod tests {
     fn every_series_exists_before_anything_happens() {
         let metrics = Metrics::new("0.1.0", "abc").unwrap();
         let before = metrics.text();
-        assert!(series(&before).len() < 300, "{}", series(&before).len());
+        assert!(series(&before).len() < 600, "{}", series(&before).len());
         for (name, expected) in [
             ("build_info{commit=\"abc\",version=\"0.1.0\"}", 1.0),
             ("mode{mode=\"restore\"}", 0.0),
             ("protected_objects{family=\"inet\",object=\"route\"}", 0.0),
             ("missing_objects{family=\"inet6\",object=\"route\"}", 0.0),
             ("held_objects{family=\"inet\",object=\"route\"}", 0.0),
+            ("protected_objects{family=\"none\",object=\"link\"}", 0.0),
+            ("missing_objects{family=\"inet6\",object=\"address\"}", 0.0),
+            ("missing_objects{family=\"inet\",object=\"rule\"}", 0.0),
+            ("held_objects{family=\"none\",object=\"nexthop\"}", 0.0),
+            ("deletions_total{cause=\"request\",family=\"none\",object=\"link\",verdict=\"unknown\"}", 0.0),
+            ("outage_seconds_count{object=\"rule\"}", 0.0),
             ("deletions_total{cause=\"request\",family=\"inet\",object=\"route\",verdict=\"foreign\"}", 0.0),
             ("actor_deletions_total{actor=\"networkd\"}", 0.0),
             ("restores_total{family=\"inet\",object=\"route\",outcome=\"restored\"}", 0.0),
@@ -417,15 +432,25 @@ mod tests {
             assert!(value(&before, name) >= 0.0, "{name}");
         }
 
-        // Nothing that can be recorded of a route makes a new series.
-        for cause in Cause::ALL {
-            for verdict in Verdict::ALL {
-                for outcome in Outcome::ALL {
-                    let mut event = sample::networkd(1);
-                    (event.cause, event.verdict, event.outcome) = (*cause, *verdict, *outcome);
-                    metrics.record(&event);
+        // Nothing that can be recorded of an object makes a new series.
+        for object in [
+            sample::networkd(1).object,
+            sample::script(1).object,
+            sample::link(1).object,
+            sample::address(1).object,
+            sample::rule(1).object,
+            sample::nexthop(1).object,
+        ] {
+            for cause in Cause::ALL {
+                for verdict in Verdict::ALL {
+                    for outcome in Outcome::ALL {
+                        let mut event = EventRecord { object: object.clone(), ..sample::networkd(1) };
+                        (event.cause, event.verdict, event.outcome) = (*cause, *verdict, *outcome);
+                        metrics.record(&event);
+                    }
                 }
             }
+            metrics.set_objects(object.kind, object.family, Objects::default());
         }
         metrics.set_mode(Mode::Observe);
         metrics.add_damping(false);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     report::StatusReport,
-    text::{actor_name, human_duration},
+    text::{actor_name, change_words, human_duration, object_text},
 };
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;\
@@ -36,7 +36,7 @@ pub(super) fn render(status: &StatusReport) -> String {
         let _ = write!(out, "<p class=bad>{}</p>", escape(why));
     }
     out += "<table><tr><th>objects<th>family<th>protected<th>missing<th>held</tr>";
-    for counts in &status.objects {
+    for counts in status.objects.iter().filter(|counts| counts.protected > 0) {
         let _ = write!(
             out,
             "<tr><td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
@@ -66,7 +66,7 @@ pub(super) fn render(status: &StatusReport) -> String {
             let _ = write!(
                 out,
                 "<tr><td><code>{}</code><td>{}<td>{}</tr>",
-                escape(&held.object.text),
+                escape(&object_text(&held.object)),
                 escape(&held.actor),
                 escape(&held.why)
             );
@@ -78,8 +78,8 @@ pub(super) fn render(status: &StatusReport) -> String {
             out,
             "<p>Last: {}, <code>{}</code> {} by {}, {}{}</p>",
             escape(&last.time),
-            escape(&last.object.text),
-            last.change,
+            escape(&object_text(&last.object)),
+            change_words(last.change),
             escape(&actor_name(&last.actor)),
             last.outcome,
             last.outage_us

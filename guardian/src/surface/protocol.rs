@@ -26,8 +26,12 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
-    /// The desired state.
-    Snapshot,
+    /// The desired state, or the observed one.
+    Snapshot {
+        /// What the guardian believes that the kernel holds, instead of what is desired.
+        #[serde(default)]
+        observed: bool,
+    },
     /// Desired state, or the given one, against the kernel.
     Diff {
         /// Compare this instead of the desired state.
@@ -42,7 +46,7 @@ pub enum Request {
     },
     /// Let go of what damping holds.
     Release {
-        /// Only objects with this key.
+        /// Only objects that go by this: a prefix, a name, a priority.
         #[serde(default)]
         key: Option<String>,
     },

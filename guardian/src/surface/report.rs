@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Mode,
     model::{
-        Family,
+        Family, Prefix,
         record::{EventRecord, ObjectKind, ObjectRecord},
     },
 };
@@ -109,13 +109,27 @@ pub struct HeldReport {
     pub retry_in_ms: Option<u64>,
 }
 
-/// The desired state.
+/// Whether an operator who writes `key` means this object: its key (a prefix, a name, a priority, an id), the text
+/// that `ip` would print, or for a destination what `ip` takes: a host's address alone, `default`.
+pub fn is_called(object: &ObjectRecord, key: &str) -> bool {
+    let prefix = || {
+        let any = key == "default"
+            && object.family.is_some_and(|family| Prefix::any(family).to_string() == object.key);
+        any || key.parse::<Prefix>().is_ok_and(|prefix| prefix.to_string() == object.key)
+    };
+    object.key == key || object.text == key || (object.kind == ObjectKind::Route && prefix())
+}
+
+/// The desired state, or the observed one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// When it was taken: RFC 3339 in UTC.
     pub time: String,
     /// The inode of the network namespace.
     pub netns: u64,
+    /// Whether this is what the guardian believes that the kernel holds, not what is desired.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
     /// The objects, sorted by kind, family, table and key.
     pub objects: Vec<ObjectRecord>,
 }
@@ -211,6 +225,19 @@ pub struct RestoreReport {
 mod tests {
     use super::*;
     use crate::surface::sample;
+
+    #[test]
+    fn objects_are_called_by_key_text_or_what_ip_takes() {
+        let route = |key: &str| ObjectRecord { key: key.into(), ..sample::networkd(1).object };
+        assert!(is_called(&route("10.244.2.0/24"), "10.244.2.0/24"));
+        assert!(is_called(&route("10.244.2.0/24"), "10.244.2.0/24 via 10.0.0.11 dev eth0 proto 17"));
+        assert!(is_called(&route("10.0.0.1/32"), "10.0.0.1") && is_called(&route("0.0.0.0/0"), "default"));
+        assert!(
+            !is_called(&route("10.244.2.0/24"), "10.244.2.0") && !is_called(&route("10.0.0.0/8"), "default")
+        );
+        let rule = sample::rule(1).object;
+        assert!(is_called(&rule, "32765") && !is_called(&rule, "3276") && !is_called(&rule, "default"));
+    }
 
     #[test]
     fn a_state_differs_in_three_ways() {

@@ -112,6 +112,52 @@ pub fn nobody(n: u32) -> EventRecord {
     event
 }
 
+/// `ip link set kube-bridge down` in the script, and it is up again.
+pub fn link(n: u32) -> EventRecord {
+    let mut event = of(n, ObjectKind::Link, None, "kube-bridge", "kube-bridge type bridge mtu 1500 up");
+    event.actor = script(n).actor;
+    Arc::make_mut(&mut event.actor).argv =
+        ["ip", "link", "set", "kube-bridge", "down"].map(Into::into).to_vec();
+    event.change = Change::Down;
+    event
+}
+
+/// An address went with another one.
+pub fn address(n: u32) -> EventRecord {
+    let text = "10.244.1.1/24 dev kube-bridge";
+    let mut event = of(n, ObjectKind::Address, Some(Family::Inet), "10.244.1.1/24", text);
+    event.cause = Cause::AddressRemoved;
+    event
+}
+
+/// networkd removed kube-router's rule.
+pub fn rule(n: u32) -> EventRecord {
+    let text = "32765: from 10.244.1.0/24 lookup 77";
+    let mut event = of(n, ObjectKind::Rule, Some(Family::Inet), "32765", text);
+    event.object.table = Some(77);
+    event
+}
+
+/// A nexthop object was found changed.
+pub fn nexthop(n: u32) -> EventRecord {
+    let text = "id 7 via 10.0.0.11 dev eth0 proto 17";
+    let mut event = of(n, ObjectKind::Nexthop, None, "7", text);
+    event.change = Change::Changed;
+    event.cause = Cause::Unknown;
+    event.actor = Arc::default();
+    event.verdict = Verdict::Unknown;
+    event
+}
+
+fn of(n: u32, kind: ObjectKind, family: Option<Family>, key: &str, text: &str) -> EventRecord {
+    let object = ObjectRecord { kind, family, key: key.into(), table: None, text: text.into() };
+    EventRecord { object, ..networkd(n) }
+}
+
+fn counts(kind: ObjectKind, family: Option<Family>, protected: u64, missing: u64) -> ObjectCounts {
+    ObjectCounts { kind, family, protected, missing, held: missing }
+}
+
 /// A daemon that holds an object back.
 pub fn status() -> StatusReport {
     StatusReport {
@@ -124,20 +170,14 @@ pub fn status() -> StatusReport {
         netns: 4_026_531_840,
         ready: true,
         objects: vec![
-            ObjectCounts {
-                kind: ObjectKind::Route,
-                family: Some(Family::Inet),
-                protected: 42,
-                missing: 0,
-                held: 0,
-            },
-            ObjectCounts {
-                kind: ObjectKind::Route,
-                family: Some(Family::Inet6),
-                protected: 40,
-                missing: 1,
-                held: 1,
-            },
+            counts(ObjectKind::Link, None, 3, 0),
+            counts(ObjectKind::Address, Some(Family::Inet), 3, 0),
+            counts(ObjectKind::Address, Some(Family::Inet6), 1, 0),
+            counts(ObjectKind::Route, Some(Family::Inet), 42, 0),
+            counts(ObjectKind::Route, Some(Family::Inet6), 40, 1),
+            counts(ObjectKind::Rule, Some(Family::Inet), 3, 1),
+            counts(ObjectKind::Rule, Some(Family::Inet6), 0, 0),
+            counts(ObjectKind::Nexthop, None, 0, 0),
         ],
         sensors: vec![
             SensorReport { name: "tap".into(), attached: true, why: None },
@@ -152,11 +192,19 @@ pub fn status() -> StatusReport {
         lost: [("ringbuf".to_owned(), 0), ("netlink".to_owned(), 0)].into(),
         resyncs: [("start".to_owned(), 1), ("netlink".to_owned(), 2)].into(),
         last: Some(networkd(11)),
-        held: vec![HeldReport {
-            object: script(1).object,
-            actor: "ip[1234567] <script>".into(),
-            why: "undone 5 times by the same actor".into(),
-            retry_in_ms: Some(38_000),
-        }],
+        held: vec![
+            HeldReport {
+                object: script(1).object,
+                actor: "ip[1234567] <script>".into(),
+                why: "undone 5 times by the same actor".into(),
+                retry_in_ms: Some(38_000),
+            },
+            HeldReport {
+                object: rule(1).object,
+                actor: "systemd-networkd[812]".into(),
+                why: "no owner has been alive for 15m".into(),
+                retry_in_ms: None,
+            },
+        ],
     }
 }

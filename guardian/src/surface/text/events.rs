@@ -1,6 +1,9 @@
 //! Events, a line each.
 
-use super::{Colour, Style, actor_name, clean, elide, fit, is_open, micros, process_name, width};
+use super::{
+    Colour, Style, actor_name, change_words, clean, elide, fit, is_open, micros, object_text, process_name,
+    width,
+};
 use crate::model::record::{Change, EventRecord, Outcome, Verdict};
 
 const TIME: usize = 12;
@@ -73,7 +76,7 @@ impl EventTable {
             "{}  {} {}  {}  {verdict}  {outcome}  {}",
             fit(&style.time(&event.time, "%H:%M:%S%.3f"), TIME),
             sign(event.change),
-            fit(&clean(&event.object.text), self.object),
+            fit(&object_text(&event.object), self.object),
             fit(&actor_name(&event.actor), self.actor),
             style.paint(outage_colour(event), &right(&outage(event), OUTAGE)),
         )
@@ -85,8 +88,8 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
     let mut out = format!(
         "{}  {} {}  {}  {}  {}  {}\n",
         style.time(&event.time, "%Y-%m-%d %H:%M:%S%.6f"),
-        event.change,
-        style.paint(Colour::Strong, &clean(&event.object.text)),
+        change_words(event.change),
+        style.paint(Colour::Strong, &object_text(&event.object)),
         actor_name(&event.actor),
         event.verdict,
         style.paint(outcome_colour(event.outcome), &event.outcome.as_str().replace('_', " ")),

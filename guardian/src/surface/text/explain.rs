@@ -6,12 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{
-    Colour, Style, WIDTH_MAX, actor_name, clean, elide, events::run, is_open, micros, process_name, remedy,
-    wrap,
+    Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide, events::run, is_open, micros,
+    process_name, remedy, wrap,
 };
 use crate::model::{
     ActorClass, Confidence,
-    record::{Change, EventRecord, Outcome, Verdict},
+    record::{Change, EventRecord, ObjectKind, Outcome, Verdict},
 };
 
 /// What is said beyond the event itself; what `explain -o json` adds to the record.
@@ -30,7 +30,7 @@ pub struct Explanation {
 impl Explanation {
     /// What is known of an event like this one.
     pub fn of(event: &EventRecord) -> Self {
-        let path = remedy::path(event.cause);
+        let path = remedy::path(event.object.kind, event.change, event.cause);
         let next = next(event);
         let remedy = remedy::find(event.actor.class);
         let (why, fix, note) = match (event.verdict, event.actor.class, remedy) {
@@ -40,7 +40,7 @@ impl Explanation {
                 None,
             ),
             (_, ActorClass::Kernel, _) | (Verdict::Kernel, ..) => (
-                path.to_owned(),
+                path.clone(),
                 vec!["Look for what happened to the link at that time: `dmesg -T`, the switch, the driver.".into()],
                 None,
             ),
@@ -66,7 +66,7 @@ impl Explanation {
                 format!("{path} Why this program does so is not known to the guardian."),
                 vec![
                     "Not known for this program. The tree above says what started it; change it there, or tell it to \
-                     leave these routes alone."
+                     leave what is guarded alone."
                         .into(),
                 ],
                 None,
@@ -91,7 +91,12 @@ fn command(event: &EventRecord) -> String {
 }
 
 fn next(event: &EventRecord) -> String {
-    let key = clean(&event.object.key);
+    let key = match event.object.kind {
+        // A number alone is in many a text.
+        ObjectKind::Nexthop => format!("'id {} '", clean(&event.object.key)),
+        ObjectKind::Rule => format!("{}:", clean(&event.object.key)),
+        ObjectKind::Link | ObjectKind::Address | ObjectKind::Route => clean(&event.object.key),
+    };
     match event.outcome {
         Outcome::Held => {
             "route-guardian status   # when it is tried again; route-guardian restore puts it back now".into()
@@ -157,10 +162,12 @@ impl Page<'_> {
         self.text("WHAT", &clean(&event.object.text));
         let family = event.object.family.map(|family| format!("{family} ")).unwrap_or_default();
         let change = match event.change {
-            Change::Deleted => "deleted",
             Change::Replaced => "replaced by another",
-            Change::Changed => "changed",
-            Change::Down => "taken down",
+            other => change_words(other),
+        };
+        let kind = match event.object.kind {
+            ObjectKind::Nexthop => "nexthop object",
+            other => other.as_str(),
         };
         let done = match event.outcome {
             Outcome::Restored => "restored and verified",
@@ -171,13 +178,13 @@ impl Page<'_> {
             Outcome::Failed => "could not be put back",
         };
         let error = event.error.as_ref().map(|error| format!(" ({})", clean(error))).unwrap_or_default();
-        self.text("", &format!("{family}{}, {change}; {done}{error}", event.object.kind));
+        self.text("", &format!("{family}{kind}, {change}; {done}{error}"));
     }
 
     fn when(&mut self, event: &EventRecord) {
         let stamp = self.style.time(&event.time, "%Y-%m-%d %H:%M:%S%.6f %Z");
         let seen = event.detection_us.map(|us| format!(", seen {} later", micros(us))).unwrap_or_default();
-        self.text("WHEN", &format!("{stamp} {}{seen}", event.change));
+        self.text("WHEN", &format!("{stamp} {}{seen}", change_words(event.change)));
         let end = match event.outage_us {
             Some(us) => {
                 let back = event.time.parse::<Timestamp>().ok().and_then(|time| {

@@ -13,11 +13,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::model::record::{ActorRecord, Outcome};
+use crate::model::record::{ActorRecord, Change, ObjectKind, ObjectRecord, Outcome};
 
 pub use events::{EventTable, wide};
 pub use explain::{Explanation, explain};
-pub use plan::{diff, restore, snapshot};
+pub use plan::{diff, released, restore, snapshot};
 pub use state::status;
 
 /// The most columns of a line that is laid out; a wider terminal does not make it longer.
@@ -153,6 +153,33 @@ pub fn actor_name(actor: &ActorRecord) -> String {
         };
     };
     format!("{}[{pid}]", process_name(actor.exe.as_deref(), &actor.comm))
+}
+
+/// An object as a list of many kinds shows it: routes as they are, of others the kind first.
+pub fn object_text(object: &ObjectRecord) -> String {
+    with_kind(object, &object.text)
+}
+
+/// An object by its key, in a sentence: `10.244.2.0/24`, `link kube-bridge`, `rule 32765`.
+pub(crate) fn object_name(object: &ObjectRecord) -> String {
+    with_kind(object, &object.key)
+}
+
+fn with_kind(object: &ObjectRecord, text: &str) -> String {
+    match object.kind {
+        ObjectKind::Route => clean(text),
+        kind => format!("{kind} {}", clean(text)),
+    }
+}
+
+/// What happened, in a word or two.
+pub const fn change_words(change: Change) -> &'static str {
+    match change {
+        Change::Deleted => "deleted",
+        Change::Replaced => "replaced",
+        Change::Changed => "changed",
+        Change::Down => "went down",
+    }
 }
 
 /// The programs that are known by the script they run: then the kernel sets the comm to the script's name.

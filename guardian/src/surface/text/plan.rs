@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use super::{Colour, Style, clean};
 use crate::surface::report::{DiffReport, RestoreReport, Snapshot};
 
-/// The desired state, an object a line.
+/// The desired or the observed state, an object a line.
 pub fn snapshot(style: &Style, snapshot: &Snapshot) -> String {
     let mut out = String::new();
     if style.legend {
         let heading = format!(
-            "{} objects, {}, network namespace {}",
+            "{} {}, {}, network namespace {}",
             snapshot.objects.len(),
+            if snapshot.observed { "objects in scope observed" } else { "objects desired" },
             style.time(&snapshot.time, "%Y-%m-%d %H:%M:%S %Z"),
             snapshot.netns
         );
@@ -58,6 +59,16 @@ pub fn diff(style: &Style, diff: &DiffReport) -> String {
         let _ = writeln!(out, "{}", style.paint(Colour::Faint, &summary));
     }
     out
+}
+
+/// How many objects were let go; `key` is what was asked for.
+pub fn released(count: usize, key: Option<&str>) -> String {
+    match (count, key) {
+        (0, None) => "nothing is held\n".to_owned(),
+        (0, Some(key)) => format!("nothing is held that is called {}\n", clean(key)),
+        (1, _) => "released 1 object: it is tried again now\n".to_owned(),
+        (n, _) => format!("released {n} objects: they are tried again now\n"),
+    }
 }
 
 /// The plan of a restore, or what came of it.

@@ -3,7 +3,10 @@
 //! What it says of systemd-networkd was measured with systemd 252 and 254 on Linux 6.1 and 6.12; what it says of
 //! others is from their documentation, and says so.
 
-use crate::model::{ActorClass, record::Cause};
+use crate::model::{
+    ActorClass,
+    record::{Cause, Change, ObjectKind},
+};
 
 /// Lines for one file.
 #[derive(Clone, Copy, Debug)]
@@ -33,32 +36,62 @@ pub(super) fn find(class: ActorClass) -> Option<&'static Remedy> {
     TABLE.iter().find(|remedy| remedy.class == class)
 }
 
-/// By which path the kernel lost the object.
-pub(super) const fn path(cause: Cause) -> &'static str {
+/// By which path the kernel lost the object, or changed it.
+pub(super) fn path(kind: ObjectKind, change: Change, cause: Cause) -> String {
+    let (what, many) = match kind {
+        ObjectKind::Link => ("link", "links"),
+        ObjectKind::Address => ("address", "addresses"),
+        ObjectKind::Route => ("route", "routes"),
+        ObjectKind::Rule => ("rule", "rules"),
+        ObjectKind::Nexthop => ("nexthop object", "nexthop objects"),
+    };
     match cause {
-        Cause::Request => "It was deleted on request.",
-        Cause::Replace => "Another route was put in its place, on request.",
-        Cause::LinkDown => {
-            "Its link went down, and the kernel drops the IPv4 routes of such a link without a word on each."
+        Cause::Request => match change {
+            Change::Deleted => "It was deleted on request.".into(),
+            Change::Replaced => format!("Another {what} was put in its place, on request."),
+            Change::Changed => "It was changed on request.".into(),
+            Change::Down => "It was taken down on request.".into(),
+        },
+        Cause::Replace => format!("Another {what} was put in its place, on request."),
+        Cause::LinkDown if kind == ObjectKind::Route => {
+            "Its link went down, and the kernel drops the IPv4 routes of such a link without a word on each.".into()
         }
-        Cause::LinkRemoved => "Its link was deleted, and the kernel drops the routes of such a link.",
-        Cause::AddressRemoved => {
+        Cause::LinkDown if kind == ObjectKind::Address => {
+            "Its link went down, and the kernel drops the IPv6 addresses of such a link, unless keep_addr_on_down is \
+             set."
+                .into()
+        }
+        Cause::LinkDown if kind == ObjectKind::Link => "The link that it depends on went down.".into(),
+        Cause::LinkRemoved if kind == ObjectKind::Link => {
+            "The link below it, or the bridge that it was a port of, was deleted, and the kernel took it along.".into()
+        }
+        Cause::LinkDown => format!("Its link went down, and the kernel drops the {many} of such a link."),
+        Cause::LinkRemoved => format!("Its link was deleted, and the kernel drops the {many} of such a link."),
+        Cause::AddressRemoved if kind == ObjectKind::Address => {
+            "It was secondary to an address that was removed, and the kernel drops such addresses with it, unless \
+             promote_secondaries is set."
+                .into()
+        }
+        Cause::AddressRemoved => format!(
             "An address that it depends on was removed: its preferred source, or the last one of its link; the \
-             kernel drops such routes with it."
-        }
+             kernel drops such {many} with it."
+        ),
         Cause::NexthopRemoved => {
-            "The nexthop object that it refers to was removed, and the kernel drops it with it."
+            "The nexthop object that it refers to was removed, and the kernel drops it with it.".into()
         }
-        Cause::Kernel => "The kernel did it by itself: no program asked.",
-        Cause::Unknown => "Nobody saw it go: it was found missing when the state was read again.",
+        Cause::Kernel => "The kernel did it by itself: no program asked.".into(),
+        Cause::Unknown if matches!(change, Change::Deleted) => {
+            "Nobody saw it go: it was found missing when the state was read again.".into()
+        }
+        Cause::Unknown => "Nobody saw it change: it was found so when the state was read again.".into(),
     }
 }
 
 const TABLE: [Remedy; 8] = [
     Remedy {
         class: ActorClass::Networkd,
-        why: "systemd-networkd takes every route that it did not make itself off each link that it configures, \
-              and every foreign policy rule: when it restarts, when `networkctl reload` finds a changed file, \
+        why: "systemd-networkd takes every route and address that it did not make itself off each link that it \
+              configures, and removes every foreign policy rule: when it restarts, when `networkctl reload` finds a changed file, \
               at `networkctl reconfigure`, and when the carrier comes back.",
         how: "Let it keep what is foreign, keep its own addresses meanwhile, and leave kube-router's links alone:",
         files: &[
@@ -83,8 +116,8 @@ const TABLE: [Remedy; 8] = [
     },
     Remedy {
         class: ActorClass::NetworkManager,
-        why: "NetworkManager sets the routes of the devices that it manages to what their connections say, and \
-              removes others when it activates or reapplies one.",
+        why: "NetworkManager sets the routes, rules and addresses of the devices that it manages to what their \
+              connections say, and removes others when it activates or reapplies one.",
         how: "Tell it to leave kube-router's links alone:",
         files: &[FileLines {
             file: "/etc/NetworkManager/conf.d/10-kube-router.conf",

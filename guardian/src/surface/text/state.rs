@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use super::{Colour, Style, actor_name, clean, elide, human_duration, is_open, micros, wrap};
-use crate::surface::report::StatusReport;
+use super::{
+    Colour, Style, actor_name, change_words, clean, elide, human_duration, is_open, micros, object_name, wrap,
+};
+use crate::{
+    model::record::ObjectKind,
+    surface::report::{ObjectCounts, StatusReport},
+};
 
 const LABEL: usize = 11;
 
@@ -22,14 +27,8 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
         human_duration(Duration::from_secs(status.uptime_s)),
     );
     let room = style.width.min(super::WIDTH_MAX).saturating_sub(LABEL).max(20);
-    let mut row = |label: &str, text: &str| {
-        let indent = text.len() - text.trim_start().len();
-        for (n, line) in wrap(text, room - indent).iter().enumerate() {
-            let label = if n == 0 { label } else { "" };
-            let _ = writeln!(out, "{label:LABEL$}{:indent$}{}", "", elide(line, room - indent));
-        }
-    };
-    row(
+    let mut rows = Rows { out, room };
+    rows.row(
         "Daemon:",
         &format!(
             "version {}, pid {}, network namespace {}",
@@ -38,36 +37,29 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
             status.netns
         ),
     );
-    let objects: Vec<String> = status
-        .objects
-        .iter()
-        .map(|counts| {
-            let family = counts.family.map(|family| format!(" {family}")).unwrap_or_default();
-            format!(
-                "{}s{family} {}/{}",
-                counts.kind,
-                counts.protected - counts.missing.min(counts.protected),
-                counts.protected
-            )
-        })
-        .collect();
-    row("Protected:", &or_none(&objects.join(", ")));
+    let kinds = protected(&status.objects);
+    for (n, line) in kinds.iter().enumerate() {
+        rows.line(if n == 0 { "Protected:" } else { "" }, line);
+    }
+    if kinds.is_empty() {
+        rows.row("Protected:", "none");
+    }
     let missing: u64 = status.objects.iter().map(|counts| counts.missing).sum();
     let held: u64 = status.objects.iter().map(|counts| counts.held).sum();
-    row("Missing:", &format!("{missing}, of these held back: {held}"));
+    rows.row("Missing:", &format!("{missing}, of these held back: {held}"));
     for held in &status.held {
         let retry = match held.retry_in_ms {
             Some(ms) => format!("retry in {}", human_duration(Duration::from_millis(ms))),
             None => "no retry by itself".into(),
         };
         let text =
-            format!("  {}, {retry}: {}; {}", clean(&held.object.key), clean(&held.actor), clean(&held.why));
-        row("", &text);
+            format!("  {}, {retry}: {}; {}", object_name(&held.object), clean(&held.actor), clean(&held.why));
+        rows.row("", &text);
     }
     let attached = status.sensors.iter().filter(|sensor| sensor.attached).count();
     let names: Vec<&str> =
         status.sensors.iter().filter(|sensor| sensor.attached).map(|sensor| sensor.name.as_str()).collect();
-    row(
+    rows.row(
         "Sensors:",
         &format!("{attached}/{} attached: {}", status.sensors.len(), or_none(&clean(&names.join(", ")))),
     );
@@ -75,19 +67,19 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
         if !sensor.attached || sensor.why.is_some() {
             let state = if sensor.attached { "attached" } else { "not attached" };
             let why = sensor.why.as_deref().map(|why| format!(": {}", clean(why))).unwrap_or_default();
-            row("", &format!("  {} {state}{why}", clean(&sensor.name)));
+            rows.row("", &format!("  {} {state}{why}", clean(&sensor.name)));
         }
     }
-    row("Lost:", &counts(&status.lost));
-    row("Resyncs:", &counts(&status.resyncs));
+    rows.row("Lost:", &counts(&status.lost));
+    rows.row("Resyncs:", &counts(&status.resyncs));
     if !status.ready {
-        row("Not ready:", "the first snapshot has not been taken");
+        rows.row("Not ready:", "the first snapshot has not been taken");
     }
     for (n, why) in status.degraded.iter().enumerate() {
-        row(if n == 0 { "Degraded:" } else { "" }, &clean(why));
+        rows.row(if n == 0 { "Degraded:" } else { "" }, &clean(why));
     }
     match &status.last {
-        None => row("Last:", "nothing yet"),
+        None => rows.row("Last:", "nothing yet"),
         Some(last) => {
             let outage = match last.outage_us {
                 Some(us) => format!("{} after {}", last.outcome.as_str().replace('_', " "), micros(us)),
@@ -95,14 +87,68 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
                 None => last.outcome.to_string(),
             };
             let time = style.time(&last.time, "%Y-%m-%d %H:%M:%S");
-            row(
+            rows.row(
                 "Last:",
-                &format!("{time} {} {} by {}", clean(&last.object.key), last.change, actor_name(&last.actor)),
+                &format!(
+                    "{time} {} {} by {}",
+                    object_name(&last.object),
+                    change_words(last.change),
+                    actor_name(&last.actor)
+                ),
             );
-            row("", &outage);
+            rows.row("", &outage);
         }
     }
-    out
+    rows.out
+}
+
+/// Text behind labels.
+struct Rows {
+    out: String,
+    room: usize,
+}
+
+impl Rows {
+    /// Text that is broken between words, its further lines indented like the first.
+    fn row(&mut self, label: &str, text: &str) {
+        let indent = text.len() - text.trim_start().len();
+        for (n, line) in wrap(text, self.room - indent).iter().enumerate() {
+            self.line(if n == 0 { label } else { "" }, &format!("{:indent$}{line}", ""));
+        }
+    }
+
+    /// A line as it is.
+    fn line(&mut self, label: &str, text: &str) {
+        let _ = writeln!(self.out, "{label:LABEL$}{}", elide(text, self.room));
+    }
+}
+
+/// A line for each kind of which anything is guarded: how many are there of how many, by family.
+fn protected(objects: &[ObjectCounts]) -> Vec<String> {
+    let of = |kind: ObjectKind| {
+        let counts: Vec<String> = objects
+            .iter()
+            .filter(|counts| counts.kind == kind && counts.protected > 0)
+            .map(|counts| {
+                let family = counts.family.map(|family| format!("{family} ")).unwrap_or_default();
+                format!("{family}{}/{}", counts.protected.saturating_sub(counts.missing), counts.protected)
+            })
+            .collect();
+        (!counts.is_empty()).then(|| (kinds_word(kind), counts.join(", ")))
+    };
+    let lines: Vec<_> = ObjectKind::ALL.iter().filter_map(|&kind| of(kind)).collect();
+    let widest = lines.iter().map(|(word, _)| word.len()).max().unwrap_or_default();
+    lines.into_iter().map(|(word, counts)| format!("{word:widest$} {counts}")).collect()
+}
+
+const fn kinds_word(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Link => "links",
+        ObjectKind::Address => "addresses",
+        ObjectKind::Route => "routes",
+        ObjectKind::Rule => "rules",
+        ObjectKind::Nexthop => "nexthops",
+    }
 }
 
 fn or_none(text: &str) -> String {

@@ -58,7 +58,10 @@ fn samples() -> Vec<EventRecord> {
     Arc::make_mut(&mut hostile.actor).exe = Some("/tmp/\x1b]0;x\x07".into());
     hostile.object.text = "日本語".repeat(30);
     hostile.outcome = Outcome::Observed;
-    vec![sample::networkd(1), sample::script(2), sample::nobody(3), replaced, link, owner, hostile]
+    let mut events =
+        vec![sample::networkd(1), sample::script(2), sample::nobody(3), replaced, link, owner, hostile];
+    events.extend([sample::link(9), sample::address(10), sample::rule(11), sample::nexthop(12)]);
+    events
 }
 
 #[test]
@@ -99,9 +102,22 @@ fn states_as_expected() {
     let held = Snapshot {
         time: sample::networkd(1).time,
         netns: 4_026_531_840,
-        objects: vec![a.clone(), b.clone()],
+        observed: false,
+        objects: vec![sample::link(1).object, a.clone(), b.clone(), sample::rule(1).object],
     };
-    golden("snapshot.txt", include_str!("golden/snapshot.txt"), &snapshot(&style(), &held));
+    let observed = Snapshot { observed: true, objects: vec![], ..held.clone() };
+    golden(
+        "snapshot.txt",
+        include_str!("golden/snapshot.txt"),
+        &[held, observed].map(|state| snapshot(&style(), &state)).join("\n"),
+    );
+    golden(
+        "release.txt",
+        include_str!("golden/release.txt"),
+        &[(3, None), (1, Some("10.244.2.0/24")), (0, None), (0, Some("10.9.9.0/24"))]
+            .map(|(count, key)| released(count, key))
+            .concat(),
+    );
     let action = |object: &ObjectRecord, result: Option<&str>, failed| PlannedAction {
         verb: "add".into(),
         object: object.clone(),
@@ -143,7 +159,7 @@ fn laid_out_lines_stay_within_their_width() {
 
 #[test]
 fn other_peoples_text_cannot_steer_the_terminal() {
-    let hostile = samples().pop().unwrap();
+    let hostile = samples().swap_remove(6);
     let mut table = EventTable::new(&style(), &[]);
     let text = table.line(&hostile) + &wide(&style(), &hostile) + &explain(&style(), &hostile);
     assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
