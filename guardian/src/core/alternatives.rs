@@ -64,6 +64,12 @@ impl Alternatives {
         self.0.push(object);
     }
 
+    /// A number that changes when they do: where they lie in memory. 0 for none.
+    pub fn print(&self) -> usize {
+        let places = self.0.iter().enumerate();
+        places.fold(0, |print, (n, object)| print ^ Arc::as_ptr(object).addr().rotate_left(n as u32))
+    }
+
     /// Keeps those for which `keep` holds.
     pub fn retain(&mut self, keep: impl FnMut(&Arc<Object>) -> bool) {
         self.0.retain(keep);

@@ -10,7 +10,7 @@ use super::{
     rib::{Entry, Phase, Wrote},
 };
 use crate::model::{
-    Key, Mode, Object, ProcessId, Stamp,
+    Key, Links, Mode, Object, ProcessId, Stamp,
     record::{Cause, Outcome},
     route::rt,
 };
@@ -287,10 +287,9 @@ impl Core {
     }
 
     /// An operator's word: what is missing and chosen is tried now, with a clean slate. Returns how many.
-    /// `name` is an object's ([`Object::name`]); without one all are chosen.
-    pub fn release(&mut self, name: Option<&str>) -> usize {
+    pub fn release(&mut self, chosen: impl Fn(&Object, &Links) -> bool) -> usize {
         let mut released = 0;
-        let is_chosen = |object: &Object| name.is_none_or(|name| object.name(&self.links) == name);
+        let is_chosen = |object: &Object| chosen(object, &self.links);
         let of_entry = |entry: &Entry| {
             entry.desired.iter().chain(entry.loss.iter().map(|loss| &loss.object)).any(|o| is_chosen(o))
         };

@@ -121,6 +121,7 @@ pub struct Entry {
     pub loss: Option<Box<Loss>>,
     accounts: Vec<Account>,
     counted: Counts,
+    print: usize,
 }
 
 impl Entry {
@@ -222,6 +223,8 @@ pub struct Rib {
     entries: HashMap<Key, Entry>,
     totals: BTreeMap<(ObjectKind, Option<Family>), Counts>,
     places: u64,
+    /// Whether what is desired has changed since this was last asked for.
+    changed: bool,
 }
 
 impl Rib {
@@ -235,7 +238,14 @@ impl Rib {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let now = entry.count();
         let before = std::mem::replace(&mut entry.counted, now);
+        let print = entry.desired.print();
+        self.changed |= std::mem::replace(&mut entry.print, print) != print;
         self.adjust(key, before, now);
+    }
+
+    /// Whether what is desired has changed since this was last asked.
+    pub const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
     }
 
     fn adjust(&mut self, key: &Key, before: Counts, now: Counts) {
@@ -265,6 +275,7 @@ impl Rib {
 
     pub fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
+            self.changed |= entry.print != 0;
             self.adjust(key, entry.counted, Counts::default());
         }
     }

@@ -72,6 +72,11 @@ impl Core {
         self.rib.counts(kind, family)
     }
 
+    /// Whether what is desired has changed since this was last asked.
+    pub const fn take_changed(&mut self) -> bool {
+        self.rib.take_changed()
+    }
+
     /// All that is desired, by key.
     pub fn desired(&self) -> Vec<Arc<Object>> {
         self.listed(|entry| &entry.desired)

@@ -13,7 +13,7 @@ use super::{clock, guard::Guard, record::object};
 use crate::{
     core::Reason,
     model::{
-        Actor, Mode, Object,
+        Actor, Links, Mode, Object,
         record::{ObjectKind, ObjectRecord, Outcome},
     },
     netlink::dump,
@@ -22,7 +22,7 @@ use crate::{
         ask::Ask,
         report::{
             DiffReport, HeldReport, ObjectCounts, PlannedAction, RestoreReport, SensorReport, Snapshot,
-            StatusReport,
+            StatusReport, is_called,
         },
         text,
     },
@@ -38,8 +38,8 @@ impl Guard {
             Ask::Status(reply) => {
                 let _ = reply.send(self.status());
             }
-            Ask::Snapshot(reply) => {
-                let _ = reply.send(self.snapshot());
+            Ask::Snapshot { observed, reply } => {
+                let _ = reply.send(self.snapshot(observed));
             }
             Ask::Diff { desired, reply } => {
                 self.diff(desired, reply);
@@ -49,7 +49,10 @@ impl Guard {
                 let _ = reply.send(report);
             }
             Ask::Release { key, reply } => {
-                let _ = reply.send(self.core.release(key.as_deref()));
+                let chosen = |o: &Object, links: &Links| {
+                    key.as_deref().is_none_or(|key| is_called(&object(o, links), key))
+                };
+                let _ = reply.send(self.core.release(chosen));
             }
             Ask::Reload(reply) => {
                 let _ = reply.send(self.reload());
@@ -88,7 +91,7 @@ impl Guard {
                 [counts.protected, counts.missing, counts.held].map(|count| count as u64);
             ObjectCounts { kind, family, protected, missing, held }
         };
-        ObjectKind::WITH_FAMILIES.into_iter().map(of).collect()
+        ObjectKind::with_families().map(of).collect()
     }
 
     fn degraded(&self, sensors: &[SensorStatus]) -> Vec<String> {
@@ -126,17 +129,19 @@ impl Guard {
         objects.into_iter().map(|o| object(o, self.core.links())).collect()
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, observed: bool) -> Snapshot {
+        let objects = if observed { self.core.observed() } else { self.core.desired() };
         Snapshot {
+            observed,
             time: clock::rfc3339(clock::wall(clock::now())),
             netns: netns(),
-            objects: self.objects(self.core.desired().iter().map(Arc::as_ref)),
+            objects: self.objects(objects.iter().map(Arc::as_ref)),
         }
     }
 
     /// Reads the kernel and compares, beside the guard loop: it may take seconds.
     fn diff(&self, desired: Option<Snapshot>, reply: oneshot::Sender<Result<DiffReport, String>>) {
-        let desired = desired.map_or_else(|| self.snapshot().objects, |snapshot| snapshot.objects);
+        let desired = desired.map_or_else(|| self.snapshot(false).objects, |snapshot| snapshot.objects);
         let scope = self.core.scope().clone();
         // Guarded because they are referred to, whatever the scope says of them.
         let nexthops: HashSet<u32> = self
@@ -178,7 +183,7 @@ impl Guard {
         if self.core.mode() == Mode::Observe {
             return Err("the guardian only observes: start it with --mode restore to have it write".into());
         }
-        self.core.release(None);
+        self.core.release(|_, _| true);
         self.want(Reason::Operator);
         while self.turn() {}
         self.tell();
@@ -202,6 +207,6 @@ fn name(actor: &Actor) -> String {
 }
 
 /// The inode of the network namespace.
-fn netns() -> u64 {
+pub(super) fn netns() -> u64 {
     fs::metadata("/proc/self/ns/net").map_or(0, |meta| meta.ino())
 }

@@ -13,7 +13,9 @@ use tokio::{
 use super::{
     RunOptions, clock,
     edges::Told,
+    owner_watch::OwnerWatch,
     record::Ids,
+    restart::Restart,
     settings,
     source::{Source, Taken},
 };
@@ -86,6 +88,8 @@ pub struct Guard {
     pub(super) executor: Executor,
     pub(super) attribution: Attribution,
     pub(super) owner: OwnerRule,
+    owner_watch: OwnerWatch,
+    restart: Restart,
     pub(super) metrics: Metrics,
     pub(super) started: Stamp,
     pub(super) last: Option<EventRecord>,
@@ -110,8 +114,13 @@ impl Guard {
         let (source, without_tap) = open_source(&config, &options)?;
         let mut attribution = Attribution::new(Attribution::PROCESSES);
         attribution.look_up_cgroups_at_once(owner.needs_cgroups());
-        let guard = Self {
-            core: Core::new(settings::settings(&config), scope),
+        let (restart, preset) = Restart::new(&config, &scope);
+        let mut core = Core::new(settings::settings(&config), scope);
+        core.preset(preset);
+        let mut guard = Self {
+            core,
+            owner_watch: OwnerWatch::new(owner.clone()),
+            restart,
             config,
             options,
             source,
@@ -135,6 +144,7 @@ impl Guard {
         };
         guard.show_sensors();
         guard.metrics.set_mode(guard.config.mode);
+        guard.owner_changed();
         Ok(guard)
     }
 
@@ -152,7 +162,11 @@ impl Guard {
             }
             self.tell();
             if self.wait(&mut signals).await? {
-                log::info!("ending; routes are left as they are");
+                log::info!("ending; everything is left as it is");
+                let (desired, links) = (self.core.desired(), self.core.links().clone());
+                if self.core.is_synced() {
+                    self.restart.finish(&desired, &links);
+                }
                 return Ok(());
             }
         }
@@ -165,6 +179,9 @@ impl Guard {
         let wrote = self.write();
         self.effects();
         self.count_losses();
+        if self.core.take_changed() {
+            self.restart.touch(clock::now());
+        }
         if self.reports.len() >= REPORTS {
             self.tell();
         }
@@ -180,6 +197,11 @@ impl Guard {
                     let source = &self.source;
                     let actor = self.attribution.actor_of(&task, &|tgid| source.process(tgid));
                     let verdict = verdict(&actor, &self.owner);
+                    if verdict == Verdict::Owner {
+                        self.owner_watch.seen(&actor);
+                    } else if !self.owner_watch.alive() {
+                        self.owner_watch.look_again(at);
+                    }
                     self.core.step(clock::now(), Input::Notice { at, notice, port, actor, verdict });
                     self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
                 }
@@ -187,9 +209,13 @@ impl Guard {
                     self.core.step(clock::now(), Input::Own { at, notice });
                     self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
                 }
-                Taken::Process(process) => self.attribution.learn(process),
+                Taken::Process(process) => {
+                    self.owner_watch.started(&process);
+                    self.attribution.learn(process);
+                }
                 Taken::Exit(process) => {
                     self.attribution.exited(process);
+                    self.owner_watch.ended(process);
                     self.core.step(clock::now(), Input::Gone(process));
                 }
                 Taken::Unreadable(why) => {
@@ -294,6 +320,7 @@ impl Guard {
                 self.core.step(clock::now(), Input::Dump(dump));
                 self.gauges_due.get_or_insert(ended);
                 if first {
+                    self.restart.compare(&self.core.desired(), self.core.links());
                     let objects = self.core.desired().len();
                     log::info!("first snapshot taken: {objects} objects guarded");
                 }
@@ -312,7 +339,7 @@ impl Guard {
     async fn wait(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
         let Signals { terminate, interrupt, hangup } = signals;
         self.start_dump();
-        let deadline = [self.core.deadline(), self.gauges_due, self.dump_not_before]
+        let deadline = [self.core.deadline(), self.gauges_due, self.dump_not_before, self.restart.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -334,6 +361,7 @@ impl Guard {
                 self.dumped(result.context("the dump broke off")?);
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.due(),
+            () = self.owner_watch.changed() => self.owner_changed(),
             Some(ask) = self.asks.recv() => self.answer(ask),
             _ = hangup.recv() => {
                 // Why it was not taken is in the log.
@@ -345,15 +373,28 @@ impl Guard {
         Ok(false)
     }
 
+    /// Whether an owner is running has changed.
+    fn owner_changed(&mut self) {
+        let since = self.owner_watch.gone_since();
+        let input = Input::Owner { alive: since.is_none(), since: since.unwrap_or_else(clock::now) };
+        match since {
+            None => log::info!("an owner is running"),
+            Some(_) => log::info!("no owner is running"),
+        }
+        self.core.step(clock::now(), input);
+        self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
+    }
+
     /// What the clock asks for, besides the core's own timers.
     fn due(&mut self) {
         let now = clock::now();
+        self.restart.save(now, || (self.core.desired(), self.core.links().clone()));
         if self.dump_not_before.is_some_and(|at| at <= now) {
             self.dump_not_before = None;
         }
         if self.gauges_due.is_some_and(|at| at <= now) {
             self.gauges_due = None;
-            for (kind, family) in ObjectKind::WITH_FAMILIES {
+            for (kind, family) in ObjectKind::with_families() {
                 let Counts { protected, missing, held } = self.core.counts(kind, family);
                 let counts =
                     Objects { protected: protected as u64, missing: missing as u64, held: held as u64 };
@@ -417,6 +458,7 @@ impl Guard {
         }
         self.core.reconfigure(clock::now(), settings::settings(&config), scope);
         self.attribution.look_up_cgroups_at_once(owner.needs_cgroups());
+        self.owner_watch.set_rule(owner.clone());
         self.owner = owner;
         self.metrics.set_mode(config.mode);
         self.config = config;

@@ -11,6 +11,7 @@ mod guard;
 mod lock;
 mod priority;
 mod record;
+mod restart;
 mod settings;
 mod source;
 

@@ -53,17 +53,18 @@ words! {
 }
 
 impl ObjectKind {
-    /// Each kind with the families that it has: what gauges and counts are kept for.
-    pub const WITH_FAMILIES: [(Self, Option<Family>); 8] = [
-        (Self::Link, None),
-        (Self::Address, Some(Family::Inet)),
-        (Self::Address, Some(Family::Inet6)),
-        (Self::Route, Some(Family::Inet)),
-        (Self::Route, Some(Family::Inet6)),
-        (Self::Rule, Some(Family::Inet)),
-        (Self::Rule, Some(Family::Inet6)),
-        (Self::Nexthop, None),
-    ];
+    /// The families that it comes in; links and nexthop objects have none.
+    pub const fn families(self) -> &'static [Option<Family>] {
+        match self {
+            Self::Link | Self::Nexthop => &[None],
+            Self::Address | Self::Route | Self::Rule => &[Some(Family::Inet), Some(Family::Inet6)],
+        }
+    }
+
+    /// Every kind with each of its families: what is counted.
+    pub fn with_families() -> impl Iterator<Item = (Self, Option<Family>)> {
+        Self::ALL.iter().flat_map(|&kind| kind.families().iter().map(move |&family| (kind, family)))
+    }
 }
 
 words! {

@@ -25,16 +25,6 @@ use crate::{
 /// The prefix of every name.
 const PREFIX: &str = "route_guardian";
 
-/// The families that a kind of object comes in, for which series exist from the start.
-const fn families(kind: ObjectKind) -> &'static [Option<Family>] {
-    match kind {
-        ObjectKind::Link | ObjectKind::Nexthop => &[None],
-        ObjectKind::Address | ObjectKind::Route | ObjectKind::Rule => {
-            &[Some(Family::Inet), Some(Family::Inet6)]
-        }
-    }
-}
-
 /// Where events can be lost.
 pub const LOSS_STAGES: [&str; 5] = ["ringbuf", "netlink", "queue", "journal", "follower"];
 
@@ -227,7 +217,7 @@ impl Metrics {
             self.detection.with_label_values(&[object]);
             self.outage.with_label_values(&[object]);
             self.last_deletion.with_label_values(&[object]);
-            for &family in families(kind) {
+            for &family in kind.families() {
                 let family = family_label(family);
                 for gauge in [&self.protected, &self.missing, &self.held] {
                     gauge.with_label_values(&[object, family]);
