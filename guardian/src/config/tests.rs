@@ -46,7 +46,7 @@ fn nothing_is_the_kube_router_profile() {
     assert_eq!(config.scope.links, ["kube-bridge", "kube-dummy-if", "tun-*", "tun[12]???????????"]);
     assert_eq!(config.scope.protocols, [17]);
     assert_eq!(config.scope.tables, [77, 78, 79]);
-    assert_eq!(config.owner.exe, ["/usr/local/bin/kube-router"]);
+    assert_eq!(config.owner.exe, ["/usr/local/bin/kube-router", "/opt/cni/bin/bridge"]);
     assert_eq!(config.owner.absent_after, Some(Duration::from_secs(900)));
     assert_eq!(config.http.listen.unwrap().to_string(), "127.0.0.1:10953");
     assert_eq!(config.mode, Mode::Restore);

@@ -150,7 +150,7 @@ impl OwnerWatch {
 
     /// A process was started: it may be an owner.
     pub fn started(&mut self, process: &Process) {
-        if !self.is_waiting() && process.exe.as_deref().is_some_and(|exe| self.rule.names_exe(exe)) {
+        if !self.is_waiting() && process.exe.as_deref().is_some_and(|exe| is_daemon(&self.rule, exe)) {
             self.hold(process.id);
         }
     }
@@ -271,13 +271,19 @@ fn find(rule: &OwnerRule, pid: u32) -> Option<Found> {
 /// has waited for has no executable.
 fn is_owner(rule: &OwnerRule, pid: u32) -> bool {
     match fs::read_link(format!("/proc/{pid}/exe")) {
-        Ok(exe) if rule.names_exe(&exe.to_string_lossy()) => return true,
+        Ok(exe) if is_daemon(rule, &exe.to_string_lossy()) => return true,
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return false,
         _ => {}
     }
     rule.needs_cgroups()
         && fs::read_to_string(format!("/proc/{pid}/cgroup"))
             .is_ok_and(|text| parse_membership(&text).is_some_and(|path| rule.names_cgroup(path)))
+}
+
+/// Whether this is the program of an owner that stays. A CNI plugin is an owner for as long as a pod takes to start,
+/// and processes no withdrawals: pods that come and go are no sign that the CNI's daemon lives.
+fn is_daemon(rule: &OwnerRule, exe: &str) -> bool {
+    rule.names_exe(exe) && !exe.contains("/cni/bin/")
 }
 
 /// `pidfd_open(2)`, since Linux 5.3.

@@ -20,8 +20,13 @@ struct Program {
 
 impl Program {
     fn new(original: &str) -> Self {
+        Self::named(original, "kube-router")
+    }
+
+    fn named(original: &str, name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().canonicalize().unwrap().join("kube-router");
+        let path = folder.path().canonicalize().unwrap().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         // By another process: a descriptor open for writing here could leak into a child of another test.
         assert!(Command::new("cp").arg(original).arg(&path).status().unwrap().success());
         Self { path, _folder: folder }
@@ -176,6 +181,17 @@ fn one_that_becomes_another_program_is_none_any_more() {
         }
         watch.changed().await;
         assert!(!watch.alive() && process.0.try_wait().unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_cni_plugin_is_no_sign_of_life() {
+    run(async {
+        let program = Program::named("/bin/sleep", "opt/cni/bin/bridge");
+        let plugin = program.start(&["600"]);
+        let mut watch = OwnerWatch::new(program.rule());
+        watch.started(&plugin.process());
+        assert!(!watch.alive());
     });
 }
 
