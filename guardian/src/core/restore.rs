@@ -35,6 +35,7 @@ const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
 const ENETDOWN: i32 = 100;
 
 impl Core {
@@ -170,6 +171,14 @@ impl Core {
 
     fn refused(&mut self, key: Key, errno: i32, message: Option<&str>, now: Stamp) {
         let Some(loss) = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut()) else { return };
+        // Its other end is gone with the namespace that it was in: whoever needs the cable makes another.
+        if matches!(&*loss.object, Object::Link(link) if link.kind.as_deref() == Some("veth"))
+            && errno == EOPNOTSUPP
+        {
+            self.report(key, Outcome::Failed, Some(errno_text(errno, message)));
+            self.let_go(key);
+            return;
+        }
         let attempts = loss.attempts;
         loss.attempts = attempts.saturating_add(1);
         // The kernel took it away as a consequence of the link's end, and says so now.

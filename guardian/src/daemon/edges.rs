@@ -173,8 +173,8 @@ impl Log {
         let why = record.error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
         let line = format!(
             "{} {} by {who}: {}{outage}{why}",
-            text::clean(&record.object.text),
-            record.change,
+            text::object_text(&record.object),
+            text::change_words(record.change),
             record.outcome
         );
         if matches!(record.outcome, Outcome::Restored | Outcome::AlreadyPresent) {

@@ -165,7 +165,7 @@ impl Guard {
                 log::info!("ending; everything is left as it is");
                 let (desired, links) = (self.core.desired(), self.core.links().clone());
                 if self.core.is_synced() {
-                    self.restart.finish(&desired, &links);
+                    self.restart.finish(&desired, &links).await;
                 }
                 return Ok(());
             }

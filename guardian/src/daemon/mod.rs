@@ -9,9 +9,11 @@ mod clock;
 mod edges;
 mod guard;
 mod lock;
+mod owner_watch;
 mod priority;
 mod record;
 mod restart;
+mod saved;
 mod settings;
 mod source;
 
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::{
-    config::{Config, OnStart, Overrides},
+    config::{Config, Overrides},
     surface::{ask::Asker, control::Control, http::Http, journal::Journal, metrics::Metrics},
 };
 
@@ -39,9 +41,6 @@ pub struct RunOptions {
 
 /// Runs the daemon until SIGTERM or SIGINT. Everything that can fail is tried before anything is touched.
 pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
-    if config.restore.on_start == OnStart::Restore {
-        log::warn!("restore.on_start = \"restore\" is not in effect yet: what is there is adopted");
-    }
     let lock = lock::take()?;
     let scope = settings::scope(&config)?;
     let owner = settings::owner(&config)?;

@@ -95,8 +95,15 @@ impl Restart {
         self.writing = Some(spawn_blocking(move || write(&dir, &origin, &objects, &links)));
     }
 
-    /// Saves it at the end, whatever the time.
-    pub fn finish(self, objects: &[Arc<Object>], links: &Links) {
+    /// Saves it at the end, if it has changed.
+    pub async fn finish(self, objects: &[Arc<Object>], links: &Links) {
+        if let Some(writing) = self.writing {
+            // It broke off or it is done.
+            let _ = writing.await;
+        }
+        if !self.debounce.is_pending() {
+            return;
+        }
         write(&self.dir, &origin(self.profile), objects, links);
     }
 }
