@@ -284,6 +284,11 @@ fn settle_link(link: &mut Value) {
 fn settle_address(address: &mut Value) {
     let Some(map) = address.as_object_mut() else { return };
     without(map, &["tentative", "dadfailed"]);
+    // When a link is renamed, and renamed back, the kernel numbers its labels (`inetdev_changename`).
+    let label = map.get("label").and_then(Value::as_str).and_then(|label| label.split(':').next());
+    if let Some(label) = label.map(Value::from) {
+        map.insert("label".into(), label);
+    }
     for life in ["valid_life_time", "preferred_life_time"] {
         // What is not for ever runs down.
         if map.get(life).is_some_and(|time| time.as_u64() != Some(u64::from(u32::MAX))) {

@@ -107,7 +107,13 @@ fn the_owners_last_word_stands() -> Result<()> {
             last = wrong(&mut client)?;
             Ok(last.is_empty())
         });
-        assert!(right.is_ok(), "turn {t}: {last:#?}; the owner's errors: {}", &owner.errors()[said..]);
+        assert!(
+            right.is_ok(),
+            "turn {t}: {last:#?}; the owner's errors: {}\nthe routes:\n{}{}",
+            &owner.errors()[said..],
+            lab.ip("-4 route show root 10.210.0.0/16")?,
+            lab.ip("-6 route show root fd00:210::/32")?
+        );
         // When this is back, the guardian has done all that it would do.
         client.delete(pulse)?;
         wait_for("the other route", SOON, || Ok(client.answers(pulse)?))?;
