@@ -92,6 +92,8 @@ impl Core {
             if who.verdict == Verdict::Owner {
                 entry.adder = None;
                 self.withdrawn.remove(&key);
+                // What it took away before counts no longer.
+                self.suspicions.retain(|suspicion| !suspicion.is_of(key));
             }
             let was_lost = self.resolve(key, Outcome::AlreadyPresent, who.at);
             if let Some(before) = before.filter(|_| !was_lost) {

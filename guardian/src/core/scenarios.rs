@@ -229,3 +229,20 @@ fn a_route_that_went_with_its_address_and_its_link_went_with_the_link() {
     world.effects();
     assert_eq!(world.reports.last().map(|r| r.cause), Some(crate::model::record::Cause::LinkDown));
 }
+
+/// A foreigner replaces; while we undo that, the owner takes its route away and sets another: what it took away is not
+/// its last word.
+#[test]
+fn a_withdrawal_and_another_route_around_our_own_write() {
+    let (old, new) = (route(DESTINATIONS[0], TUN), route(DESTINATIONS[0], 3));
+    let mut world = World::new(patient(), std::slice::from_ref(&old), false);
+    world.foreigner(route(DESTINATIONS[0], 4), &Ask::Replace(4), &someone(99, "/usr/sbin/ip"));
+    world.deliver(1);
+    let meanwhile = |w: &mut World| {
+        w.owner(old.clone(), &Ask::Delete);
+        w.owner(new.clone(), &Ask::Replace(3));
+    };
+    world.write(64, &mut { meanwhile }, &mut |_| {});
+    world.finish();
+    assert_eq!(world.kernel.held.get(&old.key), Some(&new));
+}

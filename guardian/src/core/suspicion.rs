@@ -78,6 +78,11 @@ impl Suspicion {
     pub fn new(subject: Subject, cause: Cause, who: &Who) -> Self {
         Self { subject, cause, who: who.clone() }
     }
+
+    /// Whether it is about this very key.
+    pub fn is_of(&self, key: Key) -> bool {
+        self.subject == Subject::Key(key)
+    }
 }
 
 /// Whether a cause explains another: addresses go with their link, in the same request.

@@ -45,8 +45,11 @@ const REPORTS: usize = 65_536;
 /// Gauges follow a change after this time, so that a burst costs one count.
 const GAUGES: Duration = Duration::from_millis(20);
 
-/// When a dump that failed is tried again.
-const DUMP_RETRY: Duration = Duration::from_secs(1);
+/// When a dump that failed is tried again; doubled each time, up to [`DUMP_RETRY_MAX`].
+const DUMP_RETRY: Duration = Duration::from_millis(20);
+
+/// The longest time between two dumps that fail.
+const DUMP_RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// The signals that the daemon answers to.
 pub struct Signals {
@@ -103,6 +106,7 @@ pub struct Guard {
     wanted: BTreeSet<Reason>,
     dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
     dump_not_before: Option<Stamp>,
+    dump_retry: Duration,
     gauges_due: Option<Stamp>,
 }
 
@@ -140,6 +144,7 @@ impl Guard {
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
+            dump_retry: DUMP_RETRY,
             gauges_due: Some(clock::now()),
         };
         guard.show_sensors();
@@ -265,6 +270,13 @@ impl Guard {
         self.wanted.insert(reason);
     }
 
+    /// Asks for another dump in a while.
+    fn dump_again(&mut self, now: Stamp) {
+        self.want(Reason::Interrupted);
+        self.dump_not_before = Some(now.after(self.dump_retry));
+        self.dump_retry = (self.dump_retry * 2).min(DUMP_RETRY_MAX);
+    }
+
     fn count_losses(&mut self) {
         let lost = self.source.lost();
         let messages = lost.messages.saturating_sub(self.lost.messages);
@@ -308,12 +320,13 @@ impl Guard {
                 }
                 self.take_in();
                 if !state.complete {
-                    self.want(Reason::Interrupted);
-                    self.dump_not_before = Some(ended.after(DUMP_RETRY));
+                    self.dump_again(ended);
                     // What a cut dump has can be adopted; that something is missing it cannot say.
                     if self.core.is_synced() {
                         return;
                     }
+                } else {
+                    self.dump_retry = DUMP_RETRY;
                 }
                 let first = !self.core.is_synced();
                 let dump = Dump { started, ended, objects: state.objects };
@@ -327,8 +340,7 @@ impl Guard {
             }
             Err(error) => {
                 log::error!("{error}; it is tried again");
-                self.want(Reason::Interrupted);
-                self.dump_not_before = Some(ended.after(DUMP_RETRY));
+                self.dump_again(ended);
             }
         }
         self.write();
