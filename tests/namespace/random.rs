@@ -102,12 +102,14 @@ fn endured(deeds: &[Deed]) -> Result<()> {
     for deed in deeds {
         match deed {
             Deed::Harm(line) => foreigner.say(line)?,
+            // Of no protocol: `ip -batch` takes a named one for the number of the line before (`rtnl_rtprot_a2n`
+            // compares with a buffer that has changed since).
             Deed::Own(n, Some(host)) => {
-                foreigner.say(&format!("route replace 192.0.2.{n} via 10.0.0.{host} proto static"))?;
+                foreigner.say(&format!("route replace 192.0.2.{n} via 10.0.0.{host}"))?;
                 own.insert(*n, *host);
             }
             Deed::Own(n, None) => {
-                foreigner.say(&format!("route del 192.0.2.{n} proto static"))?;
+                foreigner.say(&format!("route del 192.0.2.{n}"))?;
                 own.remove(n);
             }
             Deed::Rest(ms) => thread::sleep(Duration::from_millis(*ms)),

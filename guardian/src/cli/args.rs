@@ -87,8 +87,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Let go of what damping holds, so that it is tried again now
     ///
-    /// `status` shows what is held, and against whom. Exit status: 0 released, or with --all nothing is held; 1 nothing
-    /// of this key is held; 2 trouble; 3 not running.
+    /// `status` shows what is held, and against whom. Exit status: 0 released, or without a key nothing is held; 1
+    /// nothing of this key is held; 2 trouble; 3 not running.
     Release(ReleaseArgs),
     /// Check or print the configuration
     #[command(subcommand)]
@@ -244,10 +244,11 @@ pub struct RestoreArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ReleaseArgs {
     /// Only objects that go by this: a prefix, an interface, an address with its length, a rule's priority
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    ///
+    /// Without one, everything that is held.
     pub key: Option<String>,
-    /// Everything that is held
-    #[arg(long)]
+    /// Everything that is held, which is what happens without a key too
+    #[arg(long, conflicts_with = "key")]
     pub all: bool,
     /// The form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]

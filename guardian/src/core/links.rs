@@ -16,6 +16,10 @@ impl Core {
     pub(super) fn link_set(&mut self, now: Stamp, link: Link, who: &Who) {
         let (index, up, running) = (link.index, link.is_up(), link.is_running());
         let port = link.port.clone();
+        if who.own && self.link_told.get(&index).is_some_and(|told| who.at <= *told) {
+            // A step on the way to what the link was in the end.
+            return;
+        }
         self.link_told.insert(index, who.at);
         if self.classify(&link) {
             self.reread(Reason::Silent);

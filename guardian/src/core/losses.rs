@@ -161,6 +161,7 @@ impl Core {
         }
         match phase {
             Phase::Ready => self.ready.push_back(key),
+            Phase::Orphaned => self.orphans += 1,
             Phase::Waiting { .. } => {
                 self.waiting.insert(key);
             }
@@ -177,6 +178,7 @@ impl Core {
                 self.waiting.remove(&key);
             }
             Phase::Held(_) => self.effects.push(Effect::Damped(false)),
+            Phase::Orphaned => self.orphans = self.orphans.saturating_sub(1),
             _ => {}
         }
     }

@@ -72,6 +72,8 @@ pub struct Core {
     pub(super) synced: bool,
     /// Since when no owner has been running, if none is.
     pub(super) owner_gone: Option<Stamp>,
+    /// Losses that are held for want of an owner.
+    pub(super) orphans: usize,
     /// The actor of what our own writes bring about.
     myself: Arc<Actor>,
     pub(super) incidents: Incidents,
@@ -99,6 +101,7 @@ impl Core {
             effects: Vec::new(),
             synced: false,
             owner_gone: None,
+            orphans: 0,
             myself: Arc::new(Actor::Kernel { what: "a consequence of a restore".into() }),
             incidents: Incidents::default(),
             seq: 0,

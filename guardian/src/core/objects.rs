@@ -58,6 +58,10 @@ impl Core {
             return;
         }
         let entry = self.rib.entry(key);
+        if who.own && entry.wrote.is_some_and(|wrote| who.at <= wrote.done) {
+            // A step on the way to what the kernel said it held in the end.
+            return;
+        }
         if entry.wrote.is_some_and(|wrote| who.at < wrote.sent) {
             // It happened before our own write, which the kernel accepted: that it is there no longer is
             // known. What the owner wanted counts all the same.
@@ -151,6 +155,9 @@ impl Core {
 
     fn take_gone(&mut self, now: Stamp, key: Key, object: &Object, cause: Cause, who: &Who) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
+        if who.own && entry.wrote.is_some_and(|wrote| who.at <= wrote.done) {
+            return;
+        }
         if entry.wrote.is_some_and(|wrote| who.at < wrote.sent) {
             if who.verdict == Verdict::Owner {
                 entry.desired = Alternatives::default();

@@ -151,7 +151,8 @@ impl Core {
                     self.set_phase(key, Phase::Ready);
                     return;
                 }
-                self.set_phase(key, Phase::Left);
+                let left = if key.is_route() { Phase::Left } else { self.later(key, wrote.done) };
+                self.set_phase(key, left);
                 self.report(key, Outcome::Failed, Some(format!("the kernel made of it: {text}")));
             }
             Applied::Differs(None) => {
@@ -179,8 +180,6 @@ impl Core {
             self.let_go(key);
             return;
         }
-        let attempts = loss.attempts;
-        loss.attempts = attempts.saturating_add(1);
         // The kernel took it away as a consequence of the link's end, and says so now.
         let falls = key.is_route() || matches!(key, Key::Address(_));
         if loss.silent && loss.cause == Cause::Request && falls {
@@ -191,9 +190,8 @@ impl Core {
                 _ => {}
             }
         }
-        let retry =
-            RETRY.saturating_mul(1u32.checked_shl(attempts.into()).unwrap_or(u32::MAX)).min(RETRY_MAX);
-        self.set_phase(key, Phase::Waiting { retry: now.after(retry) });
+        let later = self.later(key, now);
+        self.set_phase(key, later);
         let text = errno_text(errno, message);
         // A refusal for want of a link, an address or a gateway ends when that is there.
         let outcome = if matches!(errno, EPERM | ENOMEM | EACCES) { Outcome::Failed } else { Outcome::Held };
@@ -244,6 +242,19 @@ impl Core {
     fn is_superseded(&self, object: &Object) -> bool {
         let Object::Link(link) = object else { return false };
         self.links.named(&link.name).is_some_and(|other| other.index != link.index)
+    }
+
+    /// When what did not come back is tried again: later each time.
+    fn later(&mut self, key: Key, now: Stamp) -> Phase {
+        let loss = self.rib.get_mut(&key).and_then(|entry| entry.loss.as_mut());
+        let attempts = loss.map_or(0, |loss| {
+            let attempts = loss.attempts;
+            loss.attempts = attempts.saturating_add(1);
+            attempts
+        });
+        let retry =
+            RETRY.saturating_mul(1u32.checked_shl(attempts.into()).unwrap_or(u32::MAX)).min(RETRY_MAX);
+        Phase::Waiting { retry: now.after(retry) }
     }
 
     /// Retries at once what waits and for which `helps` holds.

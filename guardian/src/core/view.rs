@@ -72,6 +72,11 @@ impl Core {
         self.rib.counts(kind, family)
     }
 
+    /// Whether anything is held for want of an owner.
+    pub const fn has_orphans(&self) -> bool {
+        self.orphans > 0
+    }
+
     /// Whether what is desired has changed since this was last asked.
     pub const fn take_changed(&mut self) -> bool {
         self.rib.take_changed()

@@ -42,6 +42,9 @@ const WRITES: usize = 256;
 /// long as a restore does, and a table that was flushed should not wait for its own history.
 const REPORTS: usize = 65_536;
 
+/// How often it is looked for an owner while something is held for want of one.
+const OWNER_LOOK: Duration = Duration::from_secs(1);
+
 /// Gauges follow a change after this time, so that a burst costs one count.
 const GAUGES: Duration = Duration::from_millis(20);
 
@@ -351,11 +354,14 @@ impl Guard {
     async fn wait(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
         let Signals { terminate, interrupt, hangup } = signals;
         self.start_dump();
-        let deadline = [self.core.deadline(), self.gauges_due, self.dump_not_before, self.restart.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|at| at.since(clock::now()));
+        // An owner that starts and does nothing yet makes itself known to nobody.
+        let look = self.core.has_orphans().then(|| clock::now().after(OWNER_LOOK));
+        let deadline =
+            [self.core.deadline(), self.gauges_due, self.dump_not_before, self.restart.deadline(), look]
+                .into_iter()
+                .flatten()
+                .min()
+                .map(|at| at.since(clock::now()));
         let own_port = self.executor.port();
         let dumping = async {
             match self.dumping.as_mut() {
@@ -400,6 +406,9 @@ impl Guard {
     /// What the clock asks for, besides the core's own timers.
     fn due(&mut self) {
         let now = clock::now();
+        if self.core.has_orphans() {
+            self.owner_watch.look_again(now);
+        }
         self.restart.save(now, || (self.core.desired(), self.core.links().clone()));
         if self.dump_not_before.is_some_and(|at| at <= now) {
             self.dump_not_before = None;

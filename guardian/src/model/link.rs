@@ -40,6 +40,7 @@ pub mod ifla {
     pub const INFO_SLAVE_KIND: u16 = 4;
     pub const INFO_SLAVE_DATA: u16 = 5;
     pub const INET6_ADDR_GEN_MODE: u16 = 8;
+    pub const BRPORT_MODE: u16 = 4;
 }
 
 /// A network interface of the guarded namespace, as the kernel would take it back.
@@ -127,9 +128,16 @@ pub struct Port {
 }
 
 impl Port {
-    /// Whether it is the same membership; its options may have changed.
-    pub const fn same(&self, other: &Self) -> bool {
-        self.link == other.link && self.master == other.master
+    /// Whether it is the same membership, with hairpin mode or without; other options may have changed.
+    pub fn same(&self, other: &Self) -> bool {
+        self.link == other.link && self.master == other.master && self.hairpin() == other.hairpin()
+    }
+
+    /// The bytes of `IFLA_BRPORT_MODE`: whether a pod may reach itself by a service.
+    fn hairpin(&self) -> Option<&[u8]> {
+        let bridge = self.kind.as_deref() == Some("bridge");
+        let option = self.options.iter().find(|option| bridge && option.number() == ifla::BRPORT_MODE);
+        option.map(|option| option.value.as_ref())
     }
 
     /// `LINK master MASTER`, as for `ip link set`.

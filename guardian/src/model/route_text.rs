@@ -27,7 +27,9 @@ impl Route {
         if let Some(id) = id {
             let _ = write!(out, " nhid {id}");
         }
-        if let [leg] = self.legs.as_slice() {
+        // With a nexthop object the legs only describe it, as it was when the route was told of last.
+        let legs = if id.is_some() { &[] } else { self.legs.as_slice() };
+        if let [leg] = legs {
             write_leg(&mut out, leg, links);
         }
         if self.key.table != rt::TABLE_MAIN {
@@ -64,14 +66,14 @@ impl Route {
         if self.key.metric != 0 {
             let _ = write!(out, " metric {}", self.key.metric);
         }
-        if self.flags & rt::RTNH_F_ONLINK != 0 && self.legs.len() <= 1 {
+        if self.flags & rt::RTNH_F_ONLINK != 0 && legs.len() <= 1 {
             out += " onlink";
         }
         if let Some(metrics) = self.attribute(rt::RTA_METRICS) {
             write_metrics(&mut out, metrics);
         }
-        if self.legs.len() > 1 {
-            for leg in &self.legs {
+        if legs.len() > 1 {
+            for leg in legs {
                 out += " nexthop";
                 write_leg(&mut out, leg, links);
                 let _ = write!(out, " weight {}", u16::from(leg.hops) + 1);

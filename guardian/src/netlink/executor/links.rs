@@ -146,27 +146,33 @@ impl Executor {
 
     fn set_port(&mut self, port: &Port, held: &Link) -> Step<Applied> {
         let mut held = held.port.clone();
-        if !held.as_ref().is_some_and(|held| port.same(held)) {
+        if !held.as_ref().is_some_and(|held| port.master == held.master) {
             let mut request = Request::of_link(nl::RTM_NEWLINK, port.link);
             request.master(port.master);
             self.ask(&request)?;
             held = self.link(port.link)?.and_then(|link| link.port);
         }
         // The options of a port are those of its master's kind: they are understood only when it has one.
+        let mut failure = None;
         let options = changed(&port.options, held.as_ref().map_or(&[], |held| &held.options));
         if let Some(kind) = port.kind.as_deref().filter(|_| !options.is_empty()) {
             for option in options {
                 let mut request = Request::of_link(nl::RTM_NEWLINK, port.link);
                 request.options(kind, std::slice::from_ref(&option)).map_err(refused)?;
                 if let Err(stop) = self.ask(&request) {
-                    log::warn!("option {} of a port of {kind} was not taken back: {stop:?}", option.number());
+                    log::debug!(
+                        "option {} of a port of {kind} was not taken back: {stop:?}",
+                        option.number()
+                    );
+                    failure.get_or_insert(stop);
                 }
             }
         }
-        Ok(match self.link(port.link)?.and_then(|link| link.port) {
-            Some(held) if port.same(&held) => Applied::Verified,
-            held => Applied::Differs(held.map(Object::Port)),
-        })
+        match (self.link(port.link)?.and_then(|link| link.port), failure) {
+            (Some(held), _) if port.same(&held) => Ok(Applied::Verified),
+            (_, Some(stop)) => Err(stop),
+            (held, None) => Ok(Applied::Differs(held.map(Object::Port))),
+        }
     }
 
     fn remove(&mut self, object: &Object) -> Step<Applied> {
