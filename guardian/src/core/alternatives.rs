@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Family, Leg, Object, Route};
+use crate::model::{Attribute, Family, Leg, Object, Route, link::ifla};
 
 /// The objects of one key in the kernel's order; of all but routes there is one at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Alternatives {
     pub fn refresh(&mut self, newer: &Self) {
         for old in &mut self.0 {
             if let Some(new) = newer.0.iter().find(|new| new.same(old)) {
-                *old = Arc::clone(new);
+                *old = with_address_of(old, new);
             }
         }
     }
@@ -151,6 +151,20 @@ impl Alternatives {
         }
         Removal::Mismatch
     }
+}
+
+/// `new`, but for a bridge's hardware address: one that has lost its ports has lost that too, and is to come back with
+/// the one that its pods know.
+fn with_address_of(old: &Object, new: &Arc<Object>) -> Arc<Object> {
+    let (Object::Link(was), Object::Link(is)) = (old, &**new) else { return Arc::clone(new) };
+    if was.kind.as_deref() != Some("bridge") || was.attribute(ifla::ADDRESS) == is.attribute(ifla::ADDRESS) {
+        return Arc::clone(new);
+    }
+    let mut link = is.clone();
+    link.attributes.retain(|attribute| attribute.number() != ifla::ADDRESS);
+    link.attributes.extend(was.attribute(ifla::ADDRESS).cloned());
+    link.attributes.sort_by_key(Attribute::number);
+    Arc::new(Object::Link(link))
 }
 
 impl FromIterator<Arc<Object>> for Alternatives {

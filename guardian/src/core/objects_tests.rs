@@ -165,7 +165,7 @@ fn the_owners_link_takes_everything_with_it() {
 }
 
 #[test]
-fn a_name_a_flag_and_an_mtu_are_put_right_and_a_hardware_address_is_taken_over() {
+fn a_name_a_flag_and_an_mtu_are_put_right_and_an_alias_is_taken_over() {
     let mut stage = Stage::new(Settings::default(), &node());
     let ip = someone(60, "/usr/sbin/ip");
     let renamed = Link { name: "br0".into(), ..bridge() };
@@ -178,8 +178,8 @@ fn a_name_a_flag_and_an_mtu_are_put_right_and_a_hardware_address_is_taken_over()
         assert_eq!(stage.write(), [Action::Replace(bridge().into())]);
         assert_eq!(stage.reports.last().map(|r| (r.change, r.outcome)), Some((change, Outcome::Restored)));
     }
-    let mac = Attribute { kind: 1, value: [2, 0, 0, 0, 0, 1].into() };
-    let moved = Link { attributes: vec![mac], ..bridge() };
+    let alias = Attribute { kind: 20, value: b"pods\0".as_slice().into() };
+    let moved = Link { attributes: vec![alias], ..bridge() };
     stage.tell(set(moved.clone()), &ip, Verdict::Foreign);
     assert!(stage.write().is_empty());
     assert!(stage.core.desired().iter().any(|object| **object == Object::Link(moved.clone())), "newest");
@@ -290,4 +290,28 @@ fn observing_reports_every_kind_and_writes_nothing() {
     assert!(stage.write().is_empty());
     assert_eq!(stage.reports.len(), 3);
     assert!(stage.reports.iter().all(|report| report.outcome == Outcome::Observed));
+}
+
+/// A link goes down with its route, and somebody puts another in its place before a dump has told: that the route went
+/// is not forgotten with a dump that began too early.
+#[test]
+fn a_route_set_in_place_of_one_that_went_silently_is_undone() {
+    let ours = route("10.244.3.0/24", TUN);
+    let mut objects = node();
+    objects.push(ours.clone().into());
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    stage.tell(set(Link { flags: 0, ..link(TUN, "tun-a") }), &ip, Verdict::Foreign);
+    let started = Stamp(stage.now + 1);
+    stage.write();
+    let theirs = route("10.244.3.0/24", 1);
+    stage.tell(set(theirs.clone()), &ip, Verdict::Foreign);
+    let mut held = node();
+    held.push(theirs.into());
+    let dump = |started, ended, objects: &[Object]| Dump { started, ended, objects: objects.to_vec() };
+    stage.core.step(Stamp(stage.now), Input::Dump(dump(started, Stamp(stage.now), &held)));
+    assert!(stage.core.effects().any(|effect| matches!(effect, Effect::Reread(_))), "one more is asked for");
+    let (started, ended) = (Stamp(stage.now + 1), Stamp(stage.now + 2));
+    stage.core.step(ended, Input::Dump(dump(started, ended, &held)));
+    assert_eq!(stage.write(), [Action::Replace(ours.into())]);
 }

@@ -133,6 +133,16 @@ impl Core {
         }
     }
 
+    /// Leaves a suspicion to the next dump.
+    fn keep(&mut self, suspicion: Suspicion) {
+        let known =
+            self.suspicions.iter().any(|s| s.subject == suspicion.subject && s.who.at == suspicion.who.at);
+        if !known && self.suspicions.len() < CAPACITY {
+            self.suspicions.push(suspicion);
+        }
+        self.reread(Reason::Silent);
+    }
+
     /// Why an object went for which nobody asked: it belongs to something that the same request has taken away just
     /// before.
     pub(super) fn consequence_of(&self, object: &Object, who: &Who) -> Option<Cause> {
@@ -228,8 +238,16 @@ impl Core {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         if entry.told >= started || entry.wrote.is_some_and(|wrote| wrote.done >= started) {
             // What is known is newer than this dump; one that began later will tell.
-            if entry.doubt || entry.loss.as_deref().is_some_and(|loss| loss.phase == Phase::Contested) {
+            let contested = entry.loss.as_deref().is_some_and(|loss| loss.phase == Phase::Contested);
+            let unclear = entry.doubt || contested;
+            // What is suspected of it is not answered yet.
+            let open = |s: &&Suspicion| entry.desired.iter().any(|object| s.subject.concerns(object));
+            let open: Vec<Suspicion> = suspicions.iter().filter(open).cloned().collect();
+            if unclear {
                 self.reread(Reason::Exists);
+            }
+            for suspicion in open {
+                self.keep(suspicion);
             }
             return;
         }
