@@ -181,14 +181,16 @@ impl Core {
         // What was announced since may have had its consequences after the dump: the next one tells.
         self.suspicions = suspicions.iter().filter(|s| s.who.at >= dump.started).cloned().collect();
         let mut keys = self.rib.keys();
-        // Groups after their members, whose loss explains theirs.
-        let is_group = |objects: &Alternatives| matches!(objects.iter().next().map(|o| &**o), Some(Object::Nexthop(n)) if n.members().next().is_some());
+        // In the order in which one loss explains another: groups of nexthop objects behind their members, routes last.
         keys.sort_by_cached_key(|key| {
-            (self.rib.get(key).is_some_and(|entry| is_group(&entry.desired)), *key)
+            let members = self.rib.get(key).map(|entry| entry.desired.nexthops());
+            let is_group = matches!(key, Key::Nexthop(_)) && members.is_some_and(|ids| !ids.is_empty());
+            (key.is_route(), is_group, *key)
         });
+        let mut suspicions = suspicions;
         for key in keys {
             let observed = held.remove(&key).unwrap_or_default();
-            self.compare(now, key, observed, dump.started, dump.ended, &suspicions);
+            self.compare(now, key, observed, (dump.started, dump.ended), &mut suspicions);
             self.rib.recount(&key);
         }
         let mut new: Vec<(Key, Alternatives)> = held.into_iter().collect();
@@ -230,9 +232,8 @@ impl Core {
         now: Stamp,
         key: Key,
         observed: Alternatives,
-        started: Stamp,
-        ended: Stamp,
-        suspicions: &[Suspicion],
+        (started, ended): (Stamp, Stamp),
+        suspicions: &mut Vec<Suspicion>,
     ) {
         let synced = self.synced;
         let Some(entry) = self.rib.get_mut(&key) else { return };
@@ -276,34 +277,39 @@ impl Core {
         }
     }
 
-    /// The loss of a member, which makes its group smaller without a word.
-    fn members_loss(&self, group: &Object) -> Option<Suspicion> {
-        let Object::Nexthop(group) = group else { return None };
-        let lost = group.members().find_map(|id| self.rib.get(&Key::Nexthop(id))?.loss.as_deref())?;
-        let who =
-            Who { at: lost.at, port: 0, actor: Arc::clone(&lost.actor), verdict: lost.verdict, own: false };
-        Some(Suspicion::new(Subject::Nexthop(group.id), Cause::NexthopRemoved, &who))
-    }
-
-    fn found_missing(&mut self, now: Stamp, key: Key, suspicions: &[Suspicion], ended: Stamp, doubt: bool) {
+    fn found_missing(
+        &mut self,
+        now: Stamp,
+        key: Key,
+        suspicions: &mut Vec<Suspicion>,
+        ended: Stamp,
+        doubt: bool,
+    ) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() else { return };
         // Of what one actor did to it, that which explains most.
-        let own = suspicions.iter().filter(|s| s.subject.concerns(&missing)).fold(
+        let suspect = suspicions.iter().filter(|s| s.subject.concerns(&missing)).fold(
             None,
             |best: Option<&Suspicion>, s| match best {
                 Some(best) if best.who.actor != s.who.actor || !outranks(s.cause, best.cause) => Some(best),
                 _ => Some(s),
             },
         );
-        let own = own.cloned();
-        let suspect = own.or_else(|| self.members_loss(&missing));
-        let Some(entry) = self.rib.get_mut(&key) else { return };
+        let suspect = suspect.cloned();
+        if let (Key::Nexthop(id), Some(suspicion)) = (key, &suspect) {
+            // Its groups became smaller without a word, and its routes went with it.
+            suspicions.push(Suspicion::new(Subject::Nexthop(id), Cause::NexthopRemoved, &suspicion.who));
+        }
         let stands = entry.desired.iter().any(|object| entry.observed.contains(object));
         let replaced = !entry.observed.is_empty() && !stands;
         match suspect {
             Some(Suspicion { cause, who, .. }) if who.verdict == Verdict::Owner => {
                 let (cause, who) = (&cause, &who);
+                if replaced && key.is_single() {
+                    entry.desired = entry.observed.clone();
+                    self.tell_allowed(now, &missing, Change::Changed, *cause, who);
+                    return;
+                }
                 let observed = &entry.observed;
                 entry.desired.retain(|object| observed.contains(object));
                 if entry.desired.is_empty() {
