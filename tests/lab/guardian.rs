@@ -272,7 +272,7 @@ impl Guardian {
         });
         same.with_context(|| {
             let records: Vec<_> = self.events().unwrap_or_default().iter().map(ToString::to_string).collect();
-            format!("it says:\n{said}\nthe records are:\n{}", records.join("\n"))
+            format!("it says:\n{said}\nthe records are:\n{}\nits log:\n{}", records.join("\n"), self.log())
         })
     }
 
@@ -300,7 +300,7 @@ impl Guardian {
         .with_context(|| {
             let all = self.events().unwrap_or_default();
             let lines: Vec<_> = all.iter().map(ToString::to_string).collect();
-            format!("the records are:\n{}", lines.join("\n"))
+            format!("the records are:\n{}\nits log:\n{}", lines.join("\n"), self.log())
         })?;
         found.context("no such record")
     }

@@ -84,6 +84,17 @@ impl Lab {
         Launch::new(self)
     }
 
+    /// What the guardians that have been started here have logged, for whom it concerns.
+    pub fn logs(&self) -> String {
+        let folders = fs::read_dir(self.dir()).into_iter().flatten().flatten();
+        folders.map(|folder| folder.path().join("log")).fold(String::new(), |text, log| {
+            match fs::read_to_string(&log) {
+                Ok(said) => format!("{text}--- {} ---\n{said}--- end of it ---\n", log.display()),
+                Err(_) => text,
+            }
+        })
+    }
+
     /// Sets `/proc/sys/KEY` of this namespace.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         fs::write(Path::new("/proc/sys").join(key), value)
