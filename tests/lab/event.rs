@@ -52,6 +52,14 @@ impl Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        // Of the ancestors, who they are is enough for the eye.
+        let mut short = self.0.clone();
+        if let Some(Value::Array(ancestors)) = short.pointer_mut("/actor/ancestors") {
+            for ancestor in ancestors {
+                let who = format!("{}[{}]", ancestor["comm"].as_str().unwrap_or_default(), ancestor["pid"]);
+                *ancestor = who.into();
+            }
+        }
+        write!(f, "{short}")
     }
 }

@@ -237,7 +237,10 @@ impl Guardian {
     /// Runs a command of its command line that talks to it, such as `status -o json`.
     pub fn ask(&self, words: &str) -> Result<Output> {
         let mut words = words.split_whitespace();
-        Command::new(binary())
+        // Were it to hang, the test has to fail.
+        Command::new("timeout")
+            .args(["--kill-after=1", "30"])
+            .arg(binary())
             .args(words.next())
             .arg("--config")
             .arg(&self.config)
@@ -257,6 +260,20 @@ impl Guardian {
             String::from_utf8_lossy(&output.stderr).trim()
         );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Waits until `diff` finds nothing to tell of; an error with what it says, and the records, after two seconds.
+    pub fn no_diff(&self) -> Result<()> {
+        let mut said = String::new();
+        let same = wait_for("`diff` to find nothing", Duration::from_secs(2), || {
+            let output = self.ask("diff")?;
+            said = [output.stdout, output.stderr].iter().map(|s| String::from_utf8_lossy(s)).collect();
+            Ok(output.status.success())
+        });
+        same.with_context(|| {
+            let records: Vec<_> = self.events().unwrap_or_default().iter().map(ToString::to_string).collect();
+            format!("it says:\n{said}\nthe records are:\n{}\nits log:\n{}", records.join("\n"), self.log())
+        })
     }
 
     /// Its event records, oldest first, each in its last state.
@@ -283,7 +300,7 @@ impl Guardian {
         .with_context(|| {
             let all = self.events().unwrap_or_default();
             let lines: Vec<_> = all.iter().map(ToString::to_string).collect();
-            format!("the records are:\n{}", lines.join("\n"))
+            format!("the records are:\n{}\nits log:\n{}", lines.join("\n"), self.log())
         })?;
         found.context("no such record")
     }

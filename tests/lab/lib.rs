@@ -21,7 +21,7 @@ pub use actor::Actor;
 pub use event::Event;
 pub use guardian::{Guardian, Launch, Metrics, binary};
 pub use namespace::{Lab, NODE, PEER, TUNNEL};
-pub use networkd::{BUS, Networkd, Settings};
+pub use networkd::{Networkd, Settings, bus};
 pub use node::{Node, PORTS, Pod, VIP6, VIPS};
 pub use process::{Tethered, tethered};
 pub use state::State;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{guardian::Launch, netlink::Client};
+use crate::{guardian::Launch, netlink::Client, process::Reaper};
 
 /// The node's own address on `eth0`.
 pub const NODE: &str = "10.0.0.10";
@@ -22,10 +22,15 @@ pub const PEER: &str = "10.0.0.11";
 /// without its dots.
 pub const TUNNEL: &str = "tun-ab704e21df6";
 
+/// The network namespace of this thread.
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
+
 /// A network namespace with a folder for its files.
 #[derive(Debug)]
 pub struct Lab {
     namespace: File,
+    /// Before the folder goes, what is at work in it has to.
+    _reaper: Reaper,
     dir: tempfile::TempDir,
 }
 
@@ -41,13 +46,18 @@ impl Lab {
         // SAFETY: takes nothing and always succeeds.
         let root = unsafe { libc::geteuid() } == 0;
         ensure!(root, "network namespaces need root; `cargo xtask test` sees to it");
+        let outside = fs::read_link(NAMESPACE)?;
         // SAFETY: changes only which network namespace this thread is in.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
             return Err(io::Error::last_os_error()).context("cannot make a network namespace");
         }
+        let inside = fs::read_link(NAMESPACE)?;
+        ensure!(inside != outside, "this is still the network namespace {}", outside.display());
+        let dir = tempfile::Builder::new().prefix("route-guardian-").tempdir_in(parent)?;
         let lab = Self {
-            namespace: File::open("/proc/thread-self/ns/net")?,
-            dir: tempfile::Builder::new().prefix("route-guardian-").tempdir_in(parent)?,
+            namespace: File::open(NAMESPACE)?,
+            _reaper: Reaper::new(&inside.to_string_lossy(), dir.path())?,
+            dir,
         };
         lab.sysctl("net/ipv6/conf/default/addr_gen_mode", "1")?;
         lab.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
@@ -72,6 +82,17 @@ impl Lab {
     /// A guardian for this namespace, to be started.
     pub fn guardian(&self) -> Launch<'_> {
         Launch::new(self)
+    }
+
+    /// What the guardians that have been started here have logged, for whom it concerns.
+    pub fn logs(&self) -> String {
+        let folders = fs::read_dir(self.dir()).into_iter().flatten().flatten();
+        folders.map(|folder| folder.path().join("log")).fold(String::new(), |text, log| {
+            match fs::read_to_string(&log) {
+                Ok(said) => format!("{text}--- {} ---\n{said}--- end of it ---\n", log.display()),
+                Err(_) => text,
+            }
+        })
     }
 
     /// Sets `/proc/sys/KEY` of this namespace.
@@ -110,8 +131,10 @@ impl Lab {
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder)?;
         }
-        fs::copy(find(program)?, &to)
-            .with_context(|| format!("cannot copy {program} to {}", to.display()))?;
+        // By another process: were the copy open for writing in this one, a thread that forks just then would take
+        // that along for a moment, and to run it would fail: "Text file busy".
+        let status = Command::new("cp").arg(find(program)?).arg(&to).status()?;
+        ensure!(status.success(), "cannot copy {program} to {}: {status}", to.display());
         Ok(to)
     }
 

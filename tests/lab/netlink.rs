@@ -18,6 +18,8 @@ pub const HEADER: usize = 16;
 pub const RTMSG: usize = 12;
 /// `NETLINK_EXT_ACK` and friends are not wanted; a dump in 32 KiB steps is.
 const BUFFER: usize = 1 << 16;
+/// How many datagrams an answer may be behind or take: a million routes, and news of others.
+const ANSWERS: u32 = 100_000;
 
 /// A netlink socket in the network namespace of the thread that opened it, where it stays.
 #[derive(Debug)]
@@ -83,7 +85,25 @@ impl Client {
         if bound != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { fd, seq: 0, buffer: vec![0; BUFFER] })
+        let client = Self { fd, seq: 0, buffer: vec![0; BUFFER] };
+        client.patience(10)?;
+        Ok(client)
+    }
+
+    /// A receive that waits for longer than so many seconds fails with `WouldBlock`.
+    fn patience(&self, seconds: libc::time_t) -> io::Result<()> {
+        let limit = libc::timeval { tv_sec: seconds, tv_usec: 0 };
+        // SAFETY: the pointer and the length describe `limit`.
+        let set = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVTIMEO,
+                (&raw const limit).cast(),
+                size_of::<libc::timeval>() as u32,
+            )
+        };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Enlarges the receive buffer to `bytes`, past the system's limit (`SO_RCVBUFFORCE`).
@@ -121,7 +141,7 @@ impl Client {
         message
     }
 
-    /// Waits for one datagram.
+    /// Waits for one datagram; for ten seconds, no longer.
     pub fn receive(&mut self) -> io::Result<&[u8]> {
         // SAFETY: the pointer and the length describe the buffer, which nobody else touches meanwhile.
         let len =
@@ -133,7 +153,7 @@ impl Client {
     pub fn request(&mut self, kind: u16, flags: i32, payload: &[u8]) -> io::Result<()> {
         let message = self.message(kind, libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags, payload);
         self.send_raw(&message)?;
-        loop {
+        for _ in 0..ANSWERS {
             let answer = self.receive()?;
             if let Some((libc::NLMSG_ERROR, body)) =
                 messages(answer).next().map(|m| (i32::from(m.kind), m.body))
@@ -144,6 +164,7 @@ impl Client {
                 };
             }
         }
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Deletes a route.
@@ -188,12 +209,13 @@ impl Client {
         let message = self.message(libc::RTM_GETROUTE, libc::NLM_F_REQUEST, &payload);
         self.send_raw(&message)?;
         let seq = self.seq;
-        loop {
+        for _ in 0..ANSWERS {
             let answer = self.receive()?;
             let Some(first) = messages(answer).find(|m| m.seq == seq) else { continue };
             let exact = first.kind == libc::RTM_NEWROUTE && first.body.get(1) == Some(&key.len);
             return Ok(exact.then(|| first.body.to_vec()));
         }
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Every route of a family (`AF_INET`, `AF_INET6`) in every table, as the kernel words it, without what
@@ -204,7 +226,7 @@ impl Client {
         let message = self.message(libc::RTM_GETROUTE, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, &payload);
         self.send_raw(&message)?;
         let mut routes = Vec::new();
-        loop {
+        for _ in 0..ANSWERS {
             for message in messages(self.receive()?) {
                 match message.kind {
                     libc::RTM_NEWROUTE => routes.push(settled(message.body)),
@@ -219,6 +241,7 @@ impl Client {
                 }
             }
         }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -22,19 +22,13 @@ mount --bind "$1/etc" /etc/systemd
 mount --bind "$1/run" /run
 mount -t sysfs sysfs /sys
 export SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console
-if [ -e "$1/bus.conf" ]; then
-    mkdir -p /run/dbus
-    rm -f /run/dbus/system_bus_socket
-    setpriv --pdeathsig KILL dbus-daemon --config-file="$1/bus.conf" --nofork --nopidfile --nosyslog &
-    until [ -S /run/dbus/system_bus_socket ]; do sleep 0.02; done
-fi
 exec "$2"
 "#;
 
 const NETWORK: &str = "[Match]\nName=eth0\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
 
-/// A system bus on which everybody may do everything, for `networkctl`. It keeps its user, and so its tether.
-pub const BUS: &str = r#"<busconfig>
+/// A system bus on which everybody may do everything, for `networkctl`.
+const BUS: &str = r#"<busconfig>
 <type>system</type>
 <listen>unix:path=/run/dbus/system_bus_socket</listen>
 <auth>EXTERNAL</auth>
@@ -61,6 +55,8 @@ pub struct Networkd<'lab> {
     lab: &'lab Lab,
     dir: PathBuf,
     process: Option<Tethered>,
+    /// Where it has been asked for.
+    bus: Option<Tethered>,
 }
 
 impl<'lab> Networkd<'lab> {
@@ -96,7 +92,7 @@ impl<'lab> Networkd<'lab> {
             fs::create_dir_all(etc.join("networkd.conf.d"))?;
             fs::write(etc.join("networkd.conf.d/kube-router.conf"), text)?;
         }
-        fs::write(networkd.dir.join("bus.conf"), BUS)?;
+        networkd.bus = Some(bus(&networkd.dir.join("run"))?);
         networkd.start()?;
         networkd.stop()?;
         let pods = lab.kube_objects()?;
@@ -155,7 +151,7 @@ impl<'lab> Networkd<'lab> {
             fs::create_dir_all(&folder)?;
             chown(&folder, Some(uid), Some(gid))?;
         }
-        Ok(Self { lab, dir, process: None })
+        Ok(Self { lab, dir, process: None, bus: None })
     }
 
     /// Starts it, and waits until it has configured `eth0`.
@@ -213,6 +209,28 @@ impl<'lab> Networkd<'lab> {
         }
         Ok(())
     }
+}
+
+/// A system bus for those whose `/run` is this folder. It is a child of the test, and not of the daemon: one that has
+/// changed its user may not signal root's processes, not even when it ends (`PR_SET_PDEATHSIG`).
+pub fn bus(run: &Path) -> Result<Tethered> {
+    let folder = run.join("dbus");
+    fs::create_dir_all(&folder)?;
+    let (config, socket) = (folder.join("bus.conf"), folder.join("system_bus_socket"));
+    fs::write(&config, BUS)?;
+    let mut process = tethered(
+        Command::new("dbus-daemon")
+            .arg(format!("--config-file={}", config.display()))
+            .arg(format!("--address=unix:path={}", socket.display()))
+            .args(["--nofork", "--nopidfile", "--nosyslog"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null()),
+    )?;
+    wait_for("the bus", Duration::from_secs(10), || {
+        ensure!(process.ended()?.is_none(), "dbus-daemon ended");
+        Ok(socket.exists())
+    })?;
+    Ok(process)
 }
 
 /// User and group id of a system user, from `/etc/passwd`.

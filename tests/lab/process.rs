@@ -3,7 +3,8 @@
 use std::{
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Child, Command, ExitStatus},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +20,8 @@ pub struct Tethered {
 
 /// Starts a command that gets SIGKILL when the thread that started it ends (`PR_SET_PDEATHSIG`).
 ///
-/// A program that changes its user loses that tether; dropping the value still ends it.
+/// A program that changes its user loses that tether; dropping the value still ends it, and so does the end of its
+/// lab.
 pub fn tethered(command: &mut Command) -> io::Result<Tethered> {
     // SAFETY: prctl is async-signal-safe and touches no memory of ours.
     unsafe {
@@ -87,5 +89,56 @@ impl Drop for Tethered {
     fn drop(&mut self) {
         // Nothing sensible can be done about a child that cannot be ended.
         let _ = self.stop();
+    }
+}
+
+/// Waits for the end of its standard input, then ends what is still in the network namespace `$1`, but for itself and
+/// the process `$2`, and removes the folder `$3`.
+const REAP: &str = r#"
+read -r _
+for turn in 1 2 3 4 5; do
+    left=
+    for found in $(find /proc -mindepth 3 -maxdepth 3 -path '/proc/[0-9]*/ns/net' -lname "$1" 2>/dev/null); do
+        pid=${found#/proc/}
+        pid=${pid%%/*}
+        [ -e "/proc/$pid/ns/net" ] || continue
+        case $pid in $$ | $2) ;; *) left="$left $pid" ;; esac
+    done
+    [ -n "$left" ] || break
+    kill -KILL $left 2>/dev/null
+done
+rm -rf "$3"
+"#;
+
+/// Sees to it that nothing is left of a network namespace: no process in it and none of its files, also when the
+/// test's process is killed, and also of programs that have got rid of their tether ([`tethered`]).
+#[derive(Debug)]
+pub(crate) struct Reaper {
+    child: Child,
+}
+
+impl Reaper {
+    /// For the network namespace of this thread, whose link below `/proc` says `namespace` (`net:[4026532000]`).
+    pub(crate) fn new(namespace: &str, dir: &Path) -> io::Result<Self> {
+        // To `find` it is a pattern.
+        let pattern = namespace.replace('[', "\\[").replace(']', "\\]");
+        let child = Command::new("sh")
+            .args(["-c", REAP, "reaper", &pattern, &std::process::id().to_string()])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // What is sent to the tests' group, such as an interrupt, is not for it.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { child })
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        // The end of its input is what it waits for.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
     }
 }

@@ -220,7 +220,7 @@ impl Lab {
             Ok(diff.is_empty())
         });
         if let Err(error) = whole {
-            bail!("{error}; it differs (- before, + now):\n{diff}");
+            bail!("{error}; it differs (- before, + now):\n{diff}{}", self.logs());
         }
         Ok(())
     }

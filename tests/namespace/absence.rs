@@ -23,7 +23,8 @@ fn a_loss_is_held_until_an_owner_is_alive() -> Result<()> {
     lab.ip("route del 10.244.2.0/24")?;
     let event = guardian.event("a held record", |e| e.key() == "10.244.2.0/24" && e.outcome() == "held")?;
     assert_eq!(event.text("/verdict"), "foreign", "{event}");
-    assert_eq!(held(&guardian)?, Some(1.0));
+    // Gauges follow a moment later.
+    wait_for("one to be held", SOON, || Ok(held(&guardian)? == Some(1.0)))?;
     assert!(!lab.shows("route show 10.244.2.0/24")?);
     let status = guardian.ask("status")?;
     let text = String::from_utf8_lossy(&status.stdout).into_owned();

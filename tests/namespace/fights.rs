@@ -18,7 +18,7 @@ fn fight(kind: &str, key: &str, words: &str) -> Result<(Node, State, Guardian)> 
     let lab = &node.lab;
     let before = lab.state()?;
     let guardian = lab.guardian().set("damping.burst", "3").set("damping.initial", "\"1m\"").start()?;
-    let text = format!("while :; do ip {words} 2>/dev/null; sleep 0.05; done");
+    let text = format!("for n in $(seq 1000); do ip {words} 2>/dev/null; sleep 0.05; done");
     let mut shell = tethered(Command::new("sh").args(["-c", &text]))?;
     let begin = Instant::now();
     guardian.event(&format!("{kind} {key} held"), |e| {

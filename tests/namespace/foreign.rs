@@ -131,7 +131,10 @@ fn a_process_older_than_the_guardian() -> Result<()> {
     let lab = Lab::node()?;
     let (before, text) = (lab.routes()?, lab.routes_text()?);
     let go = lab.dir().join("go");
-    let script = format!("until [ -e {} ]; do sleep 0.05; done; ip route del 10.244.2.0/24; :", go.display());
+    let script = format!(
+        "for n in $(seq 400); do [ -e {} ] && break; sleep 0.05; done; ip route del 10.244.2.0/24; :",
+        go.display()
+    );
     let mut shell = lab::tethered(Command::new("sh").args(["-c", &script]))?;
     let guardian = lab.guardian().start()?;
     fs::write(&go, "")?;

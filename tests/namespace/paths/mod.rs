@@ -129,8 +129,14 @@ impl<'a> Path<'a> {
     /// The records name the actor exactly.
     fn told(&self, guardian: &Guardian, pid: u32, outcome: &str) -> Result<()> {
         for &(kind, key, change, cause) in self.losses {
-            let event = told(guardian, kind, key, outcome)?;
-            assert_eq!(event.text("/change"), change, "{event}");
+            // There may be others, for what somebody else has done before or after, and each has its own actor.
+            let like = |e: &Event| {
+                e.text("/object/kind") == kind
+                    && e.key() == key
+                    && e.text("/change") == change
+                    && e.outcome() == outcome
+            };
+            let event = first(guardian, &format!("a record of {kind} {key}, {change}, {outcome}"), like)?;
             assert_eq!(event.text("/cause"), cause, "{event}");
             named(&event, pid, self.last_argv());
         }
@@ -143,7 +149,12 @@ fn told(guardian: &Guardian, kind: &str, key: &str, outcome: &str) -> Result<Eve
     let like = |e: &Event| {
         e.text("/object/kind") == kind && e.key() == key && (outcome.is_empty() || e.outcome() == outcome)
     };
-    guardian.event(&format!("a record of {kind} {key}, {outcome}"), like)?;
+    first(guardian, &format!("a record of {kind} {key}, {outcome}"), like)
+}
+
+/// The first record like this.
+fn first(guardian: &Guardian, what: &str, like: impl Fn(&Event) -> bool) -> Result<Event> {
+    guardian.event(what, &like)?;
     guardian.events()?.into_iter().find(like).context("no such record")
 }
 
