@@ -125,6 +125,16 @@ impl Account {
         Err(until)
     }
 
+    /// Whether the hold that was refused last is the first since the account was full.
+    pub const fn is_first_hold(&self) -> bool {
+        self.level <= 1
+    }
+
+    /// When that hold ends.
+    pub const fn held_until(&self) -> Stamp {
+        self.reckoned
+    }
+
     /// Remembers a restore after a change by `process`.
     pub const fn restored(&mut self, at: Stamp, process: Option<ProcessId>) {
         self.last = Some((at, process));

@@ -56,6 +56,7 @@ impl Core {
             silent: who.port == 0,
             attempts: 0,
             contested: 0,
+            refused: false,
             reported: false,
             error: None,
         };
@@ -118,13 +119,36 @@ impl Core {
         let alone = process.filter(|&p| first && account.insists(at, p, INSISTENCE));
         match (account.draw(&damping, now, &key), alone) {
             (Ok(()), _) => self.set_phase(key, Phase::Ready),
-            (Err(_), Some(process)) if self.insisting.len() < INSISTING => self.wait_for(now, key, process),
+            (Err(_), Some(process)) if self.insisting.len() < INSISTING => {
+                if let Some(loss) = entry.loss.as_mut() {
+                    loss.refused = true;
+                }
+                self.wait_for(now, key, process);
+            }
             (Err(until), _) => {
                 self.set_phase(key, Phase::Held(until));
                 self.effects.push(Effect::Damped(true));
                 self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
             }
         }
+    }
+
+    /// A process that insisted has been quiet: systemd-networkd for one takes every foreign rule away once for each
+    /// link that it configures, and is done then. The first hold is served by that; later ones are not.
+    pub(super) fn admit_after_quiet(&mut self, now: Stamp, key: Key) {
+        let damping = self.settings.damping;
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        let Some(loss) = entry.loss.as_deref() else { return };
+        let (culprit, refused) = (Culprit::from(&*loss.actor), loss.refused);
+        let account = entry.account(&culprit, &damping, now);
+        if !refused && account.draw(&damping, now, &key).is_ok() || account.is_first_hold() {
+            self.set_phase(key, Phase::Ready);
+            return;
+        }
+        let until = account.held_until();
+        self.set_phase(key, Phase::Held(until));
+        self.effects.push(Effect::Damped(true));
+        self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
     }
 
     /// Why nothing is put back now, if no owner has been running for long: nobody processes withdrawals.

@@ -300,7 +300,7 @@ impl Core {
             let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
             match phase {
                 Some(Phase::Insisted(by)) if by == process && ended => self.set_phase(key, Phase::Ready),
-                Some(Phase::Insisted(by)) if by == process => self.admit(now, key),
+                Some(Phase::Insisted(by)) if by == process => self.admit_after_quiet(now, key),
                 _ => {}
             }
         }

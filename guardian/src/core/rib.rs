@@ -88,6 +88,8 @@ pub struct Loss {
     pub attempts: u8,
     /// How often somebody else was first.
     pub contested: u8,
+    /// Whether its account has refused it.
+    pub refused: bool,
     /// Whether a report of it has gone out.
     pub reported: bool,
     pub error: Option<String>,
