@@ -154,9 +154,10 @@ impl Core {
     /// Why nothing is put back now, if no owner has been running for long: nobody processes withdrawals.
     fn orphaned(&self, now: Stamp) -> Option<String> {
         let (limit, since) = (self.settings.absent_after?, self.owner_gone?);
-        let minutes = limit.as_secs_f64() / 60.0;
         (now.since(since) >= limit).then(|| {
-            format!("no owner has been running for more than {minutes} min: what it would have withdrawn nobody knows")
+            format!(
+                "no owner has been running for more than {limit:?}: what it would have withdrawn nobody knows"
+            )
         })
     }
 

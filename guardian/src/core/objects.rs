@@ -81,7 +81,7 @@ impl Core {
         entry.doubt |= doubt;
         entry.surplus = None;
 
-        let own = who.process().is_some() && entry.adder == who.process();
+        let own = entry.is_added_by(&who.actor);
         if who.verdict == Verdict::Owner || (own && !entry.is_whole()) {
             let before = entry.desired.first_missing_in(&entry.observed).cloned();
             if doubt {
@@ -94,7 +94,7 @@ impl Core {
             let observed = &entry.observed;
             entry.desired.retain(|o| observed.contains(o));
             if who.verdict == Verdict::Owner {
-                entry.adder = None;
+                (entry.adder, entry.adder_program) = (None, None);
                 self.withdrawn.remove(&key);
                 // What it took away before counts no longer.
                 self.suspicions.retain(|suspicion| !suspicion.is_of(key));
@@ -106,8 +106,8 @@ impl Core {
             }
         } else if entry.desired.is_empty() {
             if covered && !self.withdrawn.contains(&key) {
+                entry.added_by(&who.actor, &object);
                 entry.desired.set(object, false, false);
-                entry.adder = who.process();
                 self.adopt_what_it_needs(key);
             }
         } else if entry.is_whole() {
@@ -124,7 +124,7 @@ impl Core {
             self.forget_loss(key);
             let entry = self.rib.entry(key);
             entry.desired = if covered { entry.observed.clone() } else { Alternatives::default() };
-            entry.adder = who.process();
+            entry.added_by(&who.actor, &object);
         } else if replaced && key.is_route() && who.verdict == Verdict::Unknown {
             // Nobody knows whether this was the owner: undoing it could fight kube-router.
             let before = entry.desired.first_missing_in(&entry.observed).cloned();
@@ -190,7 +190,7 @@ impl Core {
             }
         };
         entry.told = who.at;
-        let own = who.process().is_some() && entry.adder == who.process();
+        let own = entry.is_added_by(&who.actor);
         if who.verdict == Verdict::Owner || own {
             if entry.wrote.is_some_and(|wrote| wrote.is_around(who.at)) {
                 entry.doubt = true;
@@ -214,6 +214,15 @@ impl Core {
             let change = if partly || is_port { Change::Changed } else { Change::Deleted };
             let cause = self.consequence_of(&before, who).unwrap_or(cause);
             self.lose(now, key, before, change, cause, who);
+        } else if entry.loss.as_ref().is_some_and(|loss| loss.actor != who.actor && !who.own)
+            && entry.observed.is_empty()
+        {
+            // Somebody else has taken away altogether what was not as it should be.
+            let missing = entry.desired.first_missing_in(&entry.observed).cloned();
+            self.forget_loss(key);
+            if let Some(missing) = missing {
+                self.lose(now, key, missing, Change::Deleted, cause, who);
+            }
         } else if let Some(loss) = entry.loss.as_mut() {
             loss.change = Change::Deleted;
             // What the kernel had made of our request is gone: another try.

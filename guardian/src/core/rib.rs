@@ -14,6 +14,7 @@ use super::{
 use crate::model::{
     Actor, Family, Key, Object, ProcessId, Stamp,
     record::{Cause, Change, ObjectKind, Verdict},
+    route::rt,
 };
 
 /// Accounts kept per object; the one unused for longest gives way.
@@ -119,6 +120,9 @@ pub struct Entry {
     pub doubt: bool,
     /// Who added it, if that was not its owner: what somebody adds they may take away.
     pub adder: Option<ProcessId>,
+    /// Its program, where the object's protocol number says that it is a routing daemon's: the next run of that may
+    /// take it away too.
+    pub adder_program: Option<Culprit>,
     /// What is missing, if anything.
     pub loss: Option<Box<Loss>>,
     accounts: Vec<Account>,
@@ -182,6 +186,20 @@ impl Entry {
         } else {
             Some(Action::Append(object))
         }
+    }
+
+    /// Whether what is there was added by this process, or by another run of its program.
+    pub fn is_added_by(&self, actor: &Actor) -> bool {
+        let process = actor.process().map(|process| process.id);
+        (process.is_some() && self.adder == process)
+            || self.adder_program.as_ref().is_some_and(|program| *program == Culprit::from(actor))
+    }
+
+    /// Notes who has added what is there.
+    pub fn added_by(&mut self, actor: &Actor, object: &Object) {
+        self.adder = actor.process().map(|process| process.id);
+        let daemons = object.protocol().is_some_and(|protocol| protocol > rt::PROT_STATIC);
+        self.adder_program = (daemons && self.adder.is_some()).then(|| Culprit::from(actor));
     }
 
     /// The account of `culprit`, opened if need be.

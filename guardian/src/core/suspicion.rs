@@ -42,7 +42,11 @@ pub(super) enum Subject {
 impl Subject {
     fn concerns(&self, object: &Object) -> bool {
         match self {
-            Self::Link(index) => !matches!(object, Object::Link(_)) && object.links().contains(index),
+            // A link goes with the one that it lies on, and is not lost with itself.
+            Self::Link(index) => match object {
+                Object::Link(upper) => upper.lower() == Some(*index) && upper.index != *index,
+                object => object.links().contains(index),
+            },
             Self::Carrier(index) => matches!(object, Object::Nexthop(nexthop) if nexthop.oif == *index),
             Self::Address(address) => match object {
                 Object::Route(route) => {
@@ -95,11 +99,12 @@ fn outranks(cause: Cause, known: Cause) -> bool {
     }
 }
 
-/// Whether an address went with the first of its network: the kernel removes the others before it, in one request
-/// and with its port (`__inet_del_ifa` in `net/ipv4/devinet.c`).
+/// Whether it went just before `subject` and because of it, though its message carries the port of the request: an
+/// address with the first of its network (`__inet_del_ifa` in `net/ipv4/devinet.c`), a link with the one that it lies
+/// on (`unregister_netdevice_many_notify`).
 fn follows(subject: &Subject, loss: &Loss, who: &Who) -> bool {
-    matches!((subject, &*loss.object), (Subject::Address(first), Object::Address(other))
-        if first.link == other.key.link && !other.is_primary() && first.network() == other.key.network())
+    matches!(&*loss.object, Object::Address(_) | Object::Link(_))
+        && subject.concerns(&loss.object)
         && who.at.since(loss.at) < ONE_REQUEST
 }
 
@@ -301,7 +306,9 @@ impl Core {
             suspicions.push(Suspicion::new(Subject::Nexthop(id), Cause::NexthopRemoved, &suspicion.who));
         }
         let stands = entry.desired.iter().any(|object| entry.observed.contains(object));
-        let replaced = !entry.observed.is_empty() && !stands;
+        // What the kernel itself has made meanwhile, because we put something else back, has replaced nothing.
+        let by_others = |object: &Arc<Object>| entry.surplus.as_ref() != Some(object);
+        let replaced = entry.observed.iter().any(by_others) && !stands;
         match suspect {
             Some(Suspicion { cause, who, .. }) if who.verdict == Verdict::Owner => {
                 let (cause, who) = (&cause, &who);

@@ -87,9 +87,12 @@ impl Core {
         self.listed(|entry| &entry.desired)
     }
 
-    /// All that the kernel is known to hold of it, by key.
+    /// All that the kernel is known to hold of it, by key. Other routes of the same keys are not guarded.
     pub fn observed(&self) -> Vec<Arc<Object>> {
-        self.listed(|entry| &entry.observed)
+        let mut observed = self.listed(|entry| &entry.observed);
+        let is_referenced = |o: &Object| matches!(o, Object::Nexthop(_) | Object::Link(_));
+        observed.retain(|object| is_referenced(object) || self.scope.covers(object, &self.links));
+        observed
     }
 
     fn listed(&self, which: impl Fn(&Entry) -> &Alternatives) -> Vec<Arc<Object>> {

@@ -77,6 +77,12 @@ impl Link {
         self.flags & iff::UP != 0
     }
 
+    /// The ifindex of the link that it lies on (`IFLA_LINK`), in this namespace.
+    pub fn lower(&self) -> Option<u32> {
+        let here = self.attribute(ifla::LINK_NETNSID).is_none();
+        self.attribute(ifla::LINK).filter(|_| here).and_then(Attribute::as_u32)
+    }
+
     /// The ifindex of its master, if it has one.
     pub fn master(&self) -> Option<u32> {
         self.port.as_ref().map(|port| port.master)

@@ -136,6 +136,16 @@ impl Object {
         }
     }
 
+    /// Who made a route, a nexthop object or a rule, by number (`RTPROT_*`).
+    pub fn protocol(&self) -> Option<u8> {
+        match self {
+            Self::Route(route) => Some(route.protocol),
+            Self::Nexthop(nexthop) => Some(nexthop.protocol),
+            Self::Rule(rule) => Some(rule.protocol()),
+            _ => None,
+        }
+    }
+
     /// The table of a route or a rule.
     pub const fn table(&self) -> Option<u32> {
         match self {
