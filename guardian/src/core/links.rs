@@ -25,12 +25,12 @@ impl Core {
             self.reread(Reason::Silent);
         }
         let before = self.links.set(link.clone());
-        self.set(now, Arc::new(Object::Link(link)), false, false, who);
+        self.set(now, &Arc::new(Object::Link(link)), false, false, who);
         let was_port = before.as_ref().and_then(|link| link.port.clone());
         let moved = was_port.as_ref().map(|port| port.master) != port.as_ref().map(|port| port.master);
         let into_vrf = moved && port.as_ref().and_then(|port| port.kind.as_deref()) == Some("vrf");
         match (port, was_port) {
-            (Some(port), _) => self.set(now, Arc::new(Object::Port(port)), false, false, who),
+            (Some(port), _) => self.set(now, &Arc::new(Object::Port(port)), false, false, who),
             (None, Some(was)) => self.gone(now, &Object::Port(was), who.cause(), who),
             (None, None) => {}
         }

@@ -20,7 +20,7 @@ impl Core {
             Notice::Set { object: Object::Link(link), .. } => self.link_set(now, link, who),
             Notice::Gone { object: Object::Link(link) } => self.link_gone(now, link, who),
             Notice::Set { object, replaced, appended } => {
-                self.set(now, Arc::new(object), replaced, appended, who);
+                self.set(now, &Arc::new(object), replaced, appended, who);
             }
             Notice::Gone { object } => {
                 let subject = match &object {
@@ -37,9 +37,16 @@ impl Core {
     }
 
     /// An object is there now, like this.
-    pub(super) fn set(&mut self, now: Stamp, object: Arc<Object>, replaced: bool, appended: bool, who: &Who) {
+    pub(super) fn set(
+        &mut self,
+        now: Stamp,
+        object: &Arc<Object>,
+        replaced: bool,
+        appended: bool,
+        who: &Who,
+    ) {
         let key = object.key();
-        self.take_set(now, key, Arc::clone(&object), replaced, appended, who);
+        self.take_set(now, key, Arc::clone(object), replaced, appended, who);
         self.rib.recount(&key);
         self.help(|waiting| object.helps(waiting));
     }

@@ -322,14 +322,14 @@ impl Guard {
                     self.take_in();
                 }
                 self.take_in();
-                if !state.complete {
+                if state.complete {
+                    self.dump_retry = DUMP_RETRY;
+                } else {
                     self.dump_again(ended);
                     // What a cut dump has can be adopted; that something is missing it cannot say.
                     if self.core.is_synced() {
                         return;
                     }
-                } else {
-                    self.dump_retry = DUMP_RETRY;
                 }
                 let first = !self.core.is_synced();
                 let dump = Dump { started, ended, objects: state.objects };

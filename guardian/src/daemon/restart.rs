@@ -33,7 +33,7 @@ impl Restart {
     /// Reads what the last run has saved, as the configuration wants it: the second part is to be put back.
     pub fn new(config: &Config, scope: &Scope) -> (Self, Vec<Object>) {
         let here = origin(config.profile.clone());
-        let read = saved::read(&config.state.dir, &here, |bytes| object(bytes));
+        let read = saved::read(&config.state.dir, &here, object);
         let mut objects = Vec::new();
         match read {
             Ok(read) => {

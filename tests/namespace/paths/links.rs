@@ -131,7 +131,9 @@ fn row_10_the_service_interface_deleted() -> Result<()> {
             ("address", "10.96.0.1/32", "deleted", "link_removed"),
             ("address", "10.96.0.10/32", "deleted", "link_removed"),
             ("address", "fd00:96::1/128", "deleted", "link_removed"),
-            ("route", "10.96.0.1/32", "deleted", "link_removed"),
+            // It falls without a word. When a dump finds that out, the kernel has made one of its own in its place,
+            // with the address that was put back.
+            ("route", "10.96.0.1/32", "replaced", "link_removed"),
         ])
 }
 

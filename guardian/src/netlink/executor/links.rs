@@ -146,7 +146,7 @@ impl Executor {
 
     fn set_port(&mut self, port: &Port, held: &Link) -> Step<Applied> {
         let mut held = held.port.clone();
-        if !held.as_ref().is_some_and(|held| port.master == held.master) {
+        if held.as_ref().is_none_or(|held| port.master != held.master) {
             let mut request = Request::of_link(nl::RTM_NEWLINK, port.link);
             request.master(port.master);
             self.ask(&request)?;
