@@ -19,6 +19,7 @@ fn commands_parse_as_documented() {
         "explain 01J",
         "snapshot -o json",
         "snapshot --observed",
+        "release",
         "release 10.244.2.0/24",
         "release --all -o json",
         "diff file",
@@ -32,7 +33,7 @@ fn commands_parse_as_documented() {
         assert!(Cli::try_parse_from(words).is_ok(), "{line}");
     }
     for line in [
-        "release",
+        "release 10.244.2.0/24 10.244.3.0/24",
         "release --all 10.244.2.0/24",
         "run --mode enforce",
         "explain --last 01J",
