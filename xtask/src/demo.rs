@@ -50,7 +50,7 @@ pub fn run() -> Result<()> {
     let begin = Instant::now();
     let guardian = lab.guardian().start()?;
     let guarded = guardian.metrics()?.sum("protected_objects", &[]).unwrap_or_default();
-    note(&format!("ready after {} ms; it guards {guarded} routes", begin.elapsed().as_millis()));
+    note(&format!("ready after {} ms; it guards {guarded} objects", begin.elapsed().as_millis()));
     command("route-guardian events -f");
     note("from here on it tells by itself, while others act");
     let follower = Follower::start(&guardian)?;

@@ -97,7 +97,12 @@ const TABLE: [Remedy; 8] = [
         files: &[
             FileLines {
                 file: "/etc/systemd/networkd.conf.d/10-kube-router.conf",
-                lines: &["[Network]", "ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no"],
+                lines: &[
+                    "[Network]",
+                    "ManageForeignRoutes=no",
+                    "ManageForeignRoutingPolicyRules=no",
+                    "ManageForeignNextHops=no",
+                ],
             },
             FileLines {
                 file: "/etc/systemd/network/05-kube-router.network",
@@ -112,7 +117,9 @@ const TABLE: [Remedy; 8] = [
                still go. Nor do the ManageForeign settings alone: up to systemd 254 a restart removes the \
                node's address for a moment, and the kernel drops the routes that depend on it. All three together \
                held in tests with systemd 252 against restart, stop, kill and loss of carrier; not against \
-               `networkctl reconfigure` of that interface or a reload after its file was changed.",
+               `networkctl reconfigure` of that interface or a reload after its file was changed. \
+               ManageForeignNextHops is known to systemd 256 and later; it is from the documentation, and what is \
+               older ignores it with a warning.",
     },
     Remedy {
         class: ActorClass::NetworkManager,
@@ -134,7 +141,8 @@ const TABLE: [Remedy; 8] = [
         class: ActorClass::Iproute2,
         why: "Somebody ran this command.",
         how: "Change or remove it where it was started: the tree above names the script or unit. A flush can be \
-              kept to what it is meant for by naming the protocol, table or device.",
+              kept to what it is meant for: one of routes by naming the protocol, table or device, one of addresses \
+              by the device, one of rules by the protocol or table.",
         files: &[],
         note: "",
     },
