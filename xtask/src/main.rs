@@ -94,7 +94,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
             println!("BPF compiler: {}", tools.compiler);
             println!("bpf-linker:   {}", tools.linker.display());
             if tests {
-                setup::programs(packages::ALL)?;
+                setup::programs(packages::TESTS)?;
                 println!("The programs that tests, demo and benchmark use are there.");
             }
         }

@@ -22,29 +22,8 @@ pub const DEMO: &[Wanted] =
 /// What the benchmark uses.
 pub const BENCH: &[Wanted] = &[("ip", "iproute2"), ("bash", "bash"), ("/usr/lib/frr/zebra", "frr")];
 
-/// What the namespace tests use.
+/// What the namespace tests use; demo and benchmark use nothing besides.
 pub const TESTS: &[Wanted] = &[
-    ("ip", "iproute2"),
-    ("/lib/systemd/systemd-networkd", "systemd"),
-    ("unshare", "util-linux"),
-    ("setpriv", "util-linux"),
-    ("bash", "bash"),
-    ("promtool", "prometheus"),
-    ("brctl", "bridge-utils"),
-    ("ifconfig", "net-tools"),
-    ("networkctl", "systemd"),
-    ("dbus-daemon", "dbus"),
-    ("/usr/lib/frr/zebra", "frr"),
-    ("bird", "bird2"),
-    ("keepalived", "keepalived"),
-    ("dhclient", "isc-dhcp-client"),
-    ("dnsmasq", "dnsmasq-base"),
-    ("ifup", "ifupdown"),
-    ("NetworkManager", "network-manager"),
-];
-
-/// All of them.
-pub const ALL: &[Wanted] = &[
     ("ip", "iproute2"),
     ("/lib/systemd/systemd-networkd", "systemd"),
     ("unshare", "util-linux"),
