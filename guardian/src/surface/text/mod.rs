@@ -207,7 +207,8 @@ pub fn human_duration(duration: Duration) -> String {
         if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
     };
     match micros {
-        0..1_000 => format!("{micros} µs"),
+        0 => "0 s".into(),
+        1..1_000 => format!("{micros} µs"),
         1_000..999_500 => decimal(micros as f64 / 1e3, "ms"),
         999_500..60_000_000 => decimal(micros as f64 / 1e6, "s"),
         _ => {
