@@ -183,7 +183,7 @@ fn colours_only_where_asked_for() {
 #[test]
 fn durations_for_people() {
     for (us, text) in [
-        (0, "0 µs"),
+        (0, "0 s"),
         (71, "71 µs"),
         (999, "999 µs"),
         (1_000, "1.0 ms"),
