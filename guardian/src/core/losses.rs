@@ -152,7 +152,7 @@ impl Core {
     }
 
     /// Why nothing is put back now, if no owner has been running for long: nobody processes withdrawals.
-    fn orphaned(&self, now: Stamp) -> Option<String> {
+    pub(super) fn orphaned(&self, now: Stamp) -> Option<String> {
         let (limit, since) = (self.settings.absent_after?, self.owner_gone?);
         (now.since(since) >= limit).then(|| {
             format!(

@@ -232,6 +232,12 @@ fn without_an_owner_losses_are_held_until_one_is_there() {
     assert_eq!(last.outcome, Outcome::Held);
     assert!(last.error.as_deref().is_some_and(|text| text.contains("no owner")), "{last:?}");
     assert_eq!(stage.core.counts(crate::model::record::ObjectKind::Rule, Some(rule().family)).held, 1);
+    // Once it may be away for ever, they are not held either.
+    stage.core.reconfigure(Stamp(stage.now), Settings { absent_after: None, ..settings }, guarded());
+    assert_eq!(stage.write(), [Action::Add(rule().into())]);
+    stage.core.reconfigure(Stamp(stage.now), settings, guarded());
+    stage.tell(gone(rule()), &ip, Verdict::Foreign);
+    assert!(stage.write().is_empty());
     stage.core.step(Stamp(stage.now), Input::Owner { alive: true, since: Stamp(stage.now) });
     assert_eq!(stage.write(), [Action::Add(rule().into())]);
 }

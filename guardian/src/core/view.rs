@@ -175,6 +175,10 @@ impl Core {
                     self.report(key, Outcome::Observed, Some("the guardian only observes now".into()));
                 }
                 (Mode::Restore, Some(Phase::Left)) => self.admit(now, key),
+                // The time that an owner may be away can be longer now.
+                (Mode::Restore, Some(Phase::Orphaned)) if self.orphaned(now).is_none() => {
+                    self.admit(now, key)
+                }
                 (Mode::Restore, Some(_)) => {}
             }
         }
