@@ -177,7 +177,7 @@ impl Core {
                 (Mode::Restore, Some(Phase::Left)) => self.admit(now, key),
                 // The time that an owner may be away can be longer now.
                 (Mode::Restore, Some(Phase::Orphaned)) if self.orphaned(now).is_none() => {
-                    self.admit(now, key)
+                    self.admit(now, key);
                 }
                 (Mode::Restore, Some(_)) => {}
             }
