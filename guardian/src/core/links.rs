@@ -61,9 +61,6 @@ impl Core {
         }
         self.gone(now, &Object::Link(link), who.cause(), who);
         self.suspect(Subject::Link(index), Cause::LinkRemoved, who);
-        if who.verdict != Verdict::Owner {
-            self.let_go_of_successors(index);
-        }
     }
 
     /// A link that we have written is there as it was, whatever was announced before.
@@ -78,25 +75,6 @@ impl Core {
     pub(super) fn let_go(&mut self, key: Key) {
         self.forget_loss(key);
         self.rib.remove(&key);
-    }
-
-    /// Nobody is waited for on a link that will not come back: ports of others than guarded links.
-    fn let_go_of_successors(&mut self, master: u32) {
-        if self.rib.get(&Key::Link(master)).is_some() {
-            return;
-        }
-        let stray: Vec<Key> = self
-            .rib
-            .iter()
-            .filter(|(key, entry)| {
-                matches!(key, Key::Port(_))
-                    && entry.desired.iter().any(|o| matches!(&**o, Object::Port(p) if p.master == master))
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        for key in stray {
-            self.let_go(key);
-        }
     }
 
     /// Decides whether a link is out of scope; whether its routes have to be looked at because it is no longer.

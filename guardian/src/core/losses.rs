@@ -125,11 +125,7 @@ impl Core {
                 }
                 self.wait_for(now, key, process);
             }
-            (Err(until), _) => {
-                self.set_phase(key, Phase::Held(until));
-                self.effects.push(Effect::Damped(true));
-                self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
-            }
+            (Err(until), _) => self.hold(key, until),
         }
     }
 
@@ -146,6 +142,11 @@ impl Core {
             return;
         }
         let until = account.held_until();
+        self.hold(key, until);
+    }
+
+    /// Holds a loss by damping.
+    fn hold(&mut self, key: Key, until: Stamp) {
         self.set_phase(key, Phase::Held(until));
         self.effects.push(Effect::Damped(true));
         self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));

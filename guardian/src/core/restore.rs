@@ -203,7 +203,7 @@ impl Core {
     fn rule_is_back(&mut self, key: Key) {
         let Key::Rule(back) = key else { return };
         let Some(place) = self.rib.get(&key).map(|entry| entry.place) else { return };
-        let behind: Vec<(u64, Key)> = self
+        let behind: Vec<Key> = self
             .rib
             .iter()
             .filter(|(other, entry)| {
@@ -212,9 +212,9 @@ impl Core {
                     && entry.loss.is_none()
                     && !entry.observed.is_empty()
             })
-            .map(|(other, entry)| (entry.place, *other))
+            .map(|(other, _)| *other)
             .collect();
-        for (_, other) in behind {
+        for other in behind {
             if let Some(entry) = self.rib.get_mut(&other) {
                 entry.again = true;
             }
