@@ -31,6 +31,7 @@ use crate::{
 impl Guard {
     /// Answers one question. Who asked may have given up meanwhile.
     pub(super) fn answer(&mut self, ask: Ask) {
+        self.tell();
         match ask {
             Ask::Heartbeat(reply) => {
                 let _ = reply.send(());

@@ -5,13 +5,15 @@ use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc,
     task::{JoinHandle, spawn_blocking},
     time::sleep,
 };
 
 use super::{
-    RunOptions, clock,
+    RunOptions,
+    afterwards::Later,
+    clock,
     edges::Told,
     owner_watch::OwnerWatch,
     record::Ids,
@@ -22,31 +24,24 @@ use super::{
 use crate::{
     attribution::{Attribution, OwnerRule},
     config::Config,
-    core::{Core, Counts, Dump, Effect, Input, Reason, Report, Scope},
+    core::{Core, Dump, Effect, Input, Reason, Scope},
     model::{
-        Actor, ActorClass, Stamp,
-        record::{EventRecord, ObjectKind, Verdict},
+        Actor, Stamp,
+        record::{EventRecord, Verdict},
     },
     netlink::{DumpError, Executor, Listener, State, dump, listener::RECEIVE_BUFFER},
     sensor::{self, Lost, Sensors},
-    surface::{
-        ask::Ask,
-        metrics::{Metrics, Objects},
-    },
+    surface::{ask::Ask, metrics::Metrics},
 };
 
 /// Writes in one go, between two looks at what has come.
 const WRITES: usize = 256;
 
-/// Reports are turned into records when there is nothing else to do, or when there are this many: it takes as
-/// long as a restore does, and a table that was flushed should not wait for its own history.
-const REPORTS: usize = 65_536;
+/// Turns in a row before anybody else is looked at.
+const TURNS: usize = 8;
 
 /// How often it is looked for an owner while something is held for want of one.
 const OWNER_LOOK: Duration = Duration::from_secs(1);
-
-/// Gauges follow a change after this time, so that a burst costs one count.
-const GAUGES: Duration = Duration::from_millis(20);
 
 /// When a dump that failed is tried again; doubled each time, up to [`DUMP_RETRY_MAX`].
 const DUMP_RETRY: Duration = Duration::from_millis(20);
@@ -99,18 +94,17 @@ pub struct Guard {
     pub(super) metrics: Metrics,
     pub(super) started: Stamp,
     pub(super) last: Option<EventRecord>,
-    told: mpsc::Sender<Told>,
+    pub(super) told: mpsc::Sender<Told>,
     asks: mpsc::Receiver<Ask>,
-    ids: Ids,
+    pub(super) ids: Ids,
     taken: Vec<Taken>,
-    reports: Vec<Report>,
-    lost: Lost,
+    pub(super) later: Later,
+    pub(super) lost: Lost,
     /// Why state is to be read again; one dump serves all reasons.
     wanted: BTreeSet<Reason>,
     dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
     dump_not_before: Option<Stamp>,
     dump_retry: Duration,
-    gauges_due: Option<Stamp>,
 }
 
 impl Guard {
@@ -142,14 +136,14 @@ impl Guard {
             asks,
             ids: Ids::new(),
             taken: Vec::new(),
-            reports: Vec::new(),
+            later: Later::default(),
             lost: Lost::default(),
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
             dump_retry: DUMP_RETRY,
-            gauges_due: Some(clock::now()),
         };
+        guard.later.touch(guard.started);
         guard.show_sensors();
         guard.metrics.set_mode(guard.config.mode);
         guard.owner_changed();
@@ -164,12 +158,15 @@ impl Guard {
             self.config.mode
         );
         loop {
-            while self.turn() {
+            while (0..TURNS).all(|_| self.turn()) {
                 // A flood must not keep signals and questions waiting for ever.
                 tokio::task::yield_now().await;
             }
-            self.tell();
+            if self.deadline().is_some_and(|at| at <= clock::now()) {
+                self.due();
+            }
             if self.wait(&mut signals).await? {
+                self.tell();
                 log::info!("ending; everything is left as it is");
                 let (desired, links) = (self.core.desired(), self.core.links().clone());
                 if self.core.is_synced() {
@@ -186,11 +183,10 @@ impl Guard {
         self.take_in();
         let wrote = self.write();
         self.effects();
-        self.count_losses();
         if self.core.take_changed() {
             self.restart.touch(clock::now());
         }
-        if self.reports.len() >= REPORTS {
+        if self.later.is_full() {
             self.tell();
         }
         more || wrote || self.core.has_work()
@@ -199,6 +195,9 @@ impl Guard {
     /// Feeds what was taken to the core.
     fn take_in(&mut self) {
         let mut taken = std::mem::take(&mut self.taken);
+        if !taken.is_empty() {
+            self.later.touch(clock::now());
+        }
         for item in taken.drain(..) {
             match item {
                 Taken::Notice { at, notice, port, task } => {
@@ -211,11 +210,9 @@ impl Guard {
                         self.owner_watch.look_again(at);
                     }
                     self.core.step(clock::now(), Input::Notice { at, notice, port, actor, verdict });
-                    self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
                 }
                 Taken::Own { at, notice } => {
                     self.core.step(clock::now(), Input::Own { at, notice });
-                    self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
                 }
                 Taken::Process(process) => {
                     self.owner_watch.started(&process);
@@ -250,7 +247,7 @@ impl Guard {
         let sent = clock::now();
         let results = self.executor.apply(&actions);
         self.core.applied(results, sent, clock::now());
-        self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
+        self.later.touch(clock::now());
         true
     }
 
@@ -259,7 +256,7 @@ impl Guard {
         let mut wanted = Vec::new();
         for effect in self.core.effects() {
             match effect {
-                Effect::Report(report) => self.reports.push(*report),
+                Effect::Report(report) => self.later.report(clock::now(), *report),
                 Effect::Reread(reason) => wanted.push(reason),
                 Effect::Link { index, outside } => self.source.set_link(index, outside),
                 Effect::Damped(held) => self.metrics.add_damping(held),
@@ -278,21 +275,6 @@ impl Guard {
         self.want(Reason::Interrupted);
         self.dump_not_before = Some(now.after(self.dump_retry));
         self.dump_retry = (self.dump_retry * 2).min(DUMP_RETRY_MAX);
-    }
-
-    fn count_losses(&mut self) {
-        let lost = self.source.lost();
-        let messages = lost.messages.saturating_sub(self.lost.messages);
-        let others = (lost.processes + lost.exits).saturating_sub(self.lost.processes + self.lost.exits);
-        if messages > 0 {
-            log::warn!("{messages} messages found the ring full; state is read again");
-            self.metrics.add_lost("ringbuf", messages);
-            self.want(Reason::Lost);
-        }
-        if others > 0 {
-            self.metrics.add_lost("ringbuf", others);
-        }
-        self.lost = lost;
     }
 
     /// Starts the dump that is wanted, unless one is running.
@@ -334,8 +316,10 @@ impl Guard {
                 let first = !self.core.is_synced();
                 let dump = Dump { started, ended, objects: state.objects };
                 self.core.step(clock::now(), Input::Dump(dump));
-                self.gauges_due.get_or_insert(ended);
+                self.later.touch(ended);
                 if first {
+                    // Who hears that it is ready may look at once.
+                    self.show_gauges();
                     self.restart.compare(&self.core.desired(), self.core.links());
                     let objects = self.core.desired().len();
                     log::info!("first snapshot taken: {objects} objects guarded");
@@ -350,18 +334,21 @@ impl Guard {
         self.effects();
     }
 
+    /// When there is something to do though nothing happens.
+    fn deadline(&self) -> Option<Stamp> {
+        [self.core.deadline(), self.later.deadline(), self.dump_not_before, self.restart.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     /// Waits for the next thing to happen; `true` to end.
     async fn wait(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
         let Signals { terminate, interrupt, hangup } = signals;
         self.start_dump();
         // An owner that starts and does nothing yet makes itself known to nobody.
         let look = self.core.has_orphans().then(|| clock::now().after(OWNER_LOOK));
-        let deadline =
-            [self.core.deadline(), self.gauges_due, self.dump_not_before, self.restart.deadline(), look]
-                .into_iter()
-                .flatten()
-                .min()
-                .map(|at| at.since(clock::now()));
+        let deadline = self.deadline().into_iter().chain(look).min().map(|at| at.since(clock::now()));
         let own_port = self.executor.port();
         let dumping = async {
             match self.dumping.as_mut() {
@@ -400,7 +387,7 @@ impl Guard {
             Some(_) => log::info!("no owner is running"),
         }
         self.core.step(clock::now(), input);
-        self.gauges_due.get_or_insert_with(|| clock::now().after(GAUGES));
+        self.later.touch(clock::now());
     }
 
     /// What the clock asks for, besides the core's own timers.
@@ -413,35 +400,7 @@ impl Guard {
         if self.dump_not_before.is_some_and(|at| at <= now) {
             self.dump_not_before = None;
         }
-        if self.gauges_due.is_some_and(|at| at <= now) {
-            self.gauges_due = None;
-            for (kind, family) in ObjectKind::with_families() {
-                let Counts { protected, missing, held } = self.core.counts(kind, family);
-                let counts =
-                    Objects { protected: protected as u64, missing: missing as u64, held: held as u64 };
-                self.metrics.set_objects(kind, family, counts);
-            }
-        }
-    }
-
-    /// Turns reports into records and sends them to the edges.
-    pub(super) fn tell(&mut self) {
-        for report in std::mem::take(&mut self.reports) {
-            let mut actor = self.attribution.record(&report.actor);
-            // A program of that name is kube-router where the configuration says so, and nowhere else.
-            if actor.class == ActorClass::KubeRouter && report.verdict != Verdict::Owner {
-                Arc::make_mut(&mut actor).class = ActorClass::Other;
-            }
-            let record = self.ids.record(&report, actor, self.core.links());
-            if record.verdict != Verdict::Owner {
-                self.last = Some(record.clone());
-            }
-            match self.told.try_send(Told { record, again: report.again }) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => self.metrics.add_lost("queue", 1),
-                Err(TrySendError::Closed(_)) => log::error!("the edges thread is gone; records are lost"),
-            }
-        }
+        self.afterwards(now);
     }
 
     /// Reads the configuration again; a bad one changes nothing.
@@ -472,6 +431,7 @@ impl Guard {
                 self.take_in();
             }
             self.take_in();
+            self.count_losses();
             (self.source, self.without_tap) = (source, without_tap);
             self.lost = Lost::default();
             self.show_sensors();

@@ -4,6 +4,7 @@
 //! thread serves everybody else: journal, metrics, HTTP, the control socket. Bounded channels lie between
 //! them, and the guard never waits on one.
 
+mod afterwards;
 mod answer;
 mod clock;
 mod edges;

@@ -1,0 +1,121 @@
+//! What can wait until a restore is done: records, counters of losses, gauges.
+//!
+//! A restore often runs on the CPU of the very program that made it necessary, before that program goes on. To
+//! tell of it takes as long again, and nobody waits for that: it is done a moment later.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::{edges::Told, guard::Guard};
+use crate::{
+    core::{Counts, Reason, Report},
+    model::{
+        ActorClass, Stamp,
+        record::{ObjectKind, Verdict},
+    },
+    surface::metrics::Objects,
+};
+
+/// Records are made this long after the first change that they tell of: the shortest time that the runtime's
+/// timers know.
+const RECORDS: Duration = Duration::from_millis(1);
+
+/// Gauges follow a change after this time, so that a burst costs one count.
+const GAUGES: Duration = Duration::from_millis(20);
+
+/// Reports that are kept at most; a table that was flushed should not wait for its own history.
+const REPORTS: usize = 65_536;
+
+/// What is put off, and until when.
+#[derive(Default)]
+pub(super) struct Later {
+    reports: Vec<Report>,
+    records: Option<Stamp>,
+    gauges: Option<Stamp>,
+}
+
+impl Later {
+    /// Something has happened.
+    pub fn touch(&mut self, now: Stamp) {
+        self.records.get_or_insert(now.after(RECORDS));
+        self.gauges.get_or_insert(now.after(GAUGES));
+    }
+
+    /// Keeps a report until there is time to make a record of it.
+    pub fn report(&mut self, now: Stamp, report: Report) {
+        self.touch(now);
+        self.reports.push(report);
+    }
+
+    /// Whether it cannot wait, however much there is to do.
+    pub const fn is_full(&self) -> bool {
+        self.reports.len() >= REPORTS
+    }
+
+    /// When the first of it is due.
+    pub fn deadline(&self) -> Option<Stamp> {
+        self.records.into_iter().chain(self.gauges).min()
+    }
+}
+
+impl Guard {
+    /// Does what was put off until now.
+    pub(super) fn afterwards(&mut self, now: Stamp) {
+        let due = |at: Option<Stamp>| at.is_some_and(|at| at <= now);
+        if due(self.later.records) {
+            self.tell();
+        }
+        if due(self.later.gauges) {
+            self.later.gauges = None;
+            self.show_gauges();
+        }
+    }
+
+    /// Turns reports into records and sends them to the edges, and counts what was lost.
+    pub(super) fn tell(&mut self) {
+        self.later.records = None;
+        self.count_losses();
+        for report in std::mem::take(&mut self.later.reports) {
+            let mut actor = self.attribution.record(&report.actor);
+            // A program of that name is kube-router where the configuration says so, and nowhere else.
+            if actor.class == ActorClass::KubeRouter && report.verdict != Verdict::Owner {
+                Arc::make_mut(&mut actor).class = ActorClass::Other;
+            }
+            let record = self.ids.record(&report, actor, self.core.links());
+            if record.verdict != Verdict::Owner {
+                self.last = Some(record.clone());
+            }
+            match self.told.try_send(Told { record, again: report.again }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => self.metrics.add_lost("queue", 1),
+                Err(TrySendError::Closed(_)) => log::error!("the edges thread is gone; records are lost"),
+            }
+        }
+    }
+
+    /// Counts what the kernel side had to drop; a message that was lost makes state to be read again.
+    pub(super) fn count_losses(&mut self) {
+        let lost = self.source.lost();
+        let messages = lost.messages.saturating_sub(self.lost.messages);
+        let others = (lost.processes + lost.exits).saturating_sub(self.lost.processes + self.lost.exits);
+        if messages > 0 {
+            log::warn!("{messages} messages found the ring full; state is read again");
+            self.metrics.add_lost("ringbuf", messages);
+            self.want(Reason::Lost);
+        }
+        if others > 0 {
+            self.metrics.add_lost("ringbuf", others);
+        }
+        self.lost = lost;
+    }
+
+    /// Sets the gauges to what there is.
+    pub(super) fn show_gauges(&self) {
+        for (kind, family) in ObjectKind::with_families() {
+            let Counts { protected, missing, held } = self.core.counts(kind, family);
+            let counts = Objects { protected: protected as u64, missing: missing as u64, held: held as u64 };
+            self.metrics.set_objects(kind, family, counts);
+        }
+    }
+}
