@@ -9,6 +9,7 @@ mod damping;
 mod fights;
 mod footprint;
 mod foreign;
+mod incidents;
 mod modes;
 mod neighbours;
 mod networkd;

@@ -75,6 +75,11 @@ pub enum Command {
     /// Before each object stands what happened: - deleted, ~ replaced or changed, ↓ taken down. An outage that is
     /// "open" had not ended when it was recorded.
     Events(EventsArgs),
+    /// The changes that one actor made in one burst, taken together, the newest last
+    ///
+    /// OUTAGE is the time in which anything was missing; BEFORE is how many incidents of the same program the journal
+    /// has from before. The owner's own changes are not incidents.
+    Incidents(IncidentsArgs),
     /// What happened, when, who did it, why, and how to stop it
     Explain(ExplainArgs),
     /// The desired state
@@ -193,13 +198,39 @@ pub struct EventsArgs {
     pub output: EventOutput,
 }
 
+/// Options of `incidents`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentsArgs {
+    /// Only with changes since then: 1h, 03:02, 2026-11-22, or as in `events`
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only with changes before then; as --since
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only the last N
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Only with changes of objects with this in their text, or within this prefix
+    #[arg(long, value_name = "TEXT|PREFIX")]
+    pub object: Option<String>,
+    /// Only by actors with this in their class, name, executable, unit, pod or cgroup, or of this pid
+    #[arg(long, value_name = "TEXT|PID")]
+    pub actor: Option<String>,
+    /// What was run, objects, causes and ids below each
+    #[arg(short, long)]
+    pub wide: bool,
+    /// text, or one JSON object a line
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
 /// Options of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// The id of an event (`events -o wide` shows it) or the end of one
+    /// The id of a change (`events -o wide`) or of an incident (`incidents -w`), or the end of one
     #[arg(value_name = "ID", conflicts_with = "last")]
     pub id: Option<String>,
-    /// The last event that was not the owner's; this is the default
+    /// The last incident, by the change that tells most of it; this is the default
     #[arg(long)]
     pub last: bool,
     /// The form of the output

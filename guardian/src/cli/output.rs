@@ -6,10 +6,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use terminal_size::{Height, Width, terminal_size_of};
 
-use super::args::{Common, When};
+use super::{
+    args::{Common, When},
+    when,
+};
 use crate::surface::text::{Style, WIDTH_MAX};
 
 /// The standard output.
@@ -38,6 +41,14 @@ impl Output {
         let zone = if common.utc { TimeZone::UTC } else { TimeZone::system() };
         let style = Style { colour, legend: !common.no_legend, width: columns, zone };
         Self { style, pager: (terminal && !common.no_pager).then(pager).flatten(), rows }
+    }
+
+    /// A time that an option gives.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn time(&self, option: &'static str, text: Option<&str>) -> anyhow::Result<Option<Timestamp>> {
+        Ok(text.map(|text| when::parse(option, text, Timestamp::now(), &self.style.zone)).transpose()?)
     }
 
     /// Prints a text, through the pager if it is longer than the terminal.

@@ -150,6 +150,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// When it was verified to be there again.
     pub restored: Option<Stamp>,
+    /// Nobody waits for it to come back.
+    pub let_go: bool,
     /// Why it failed or is held.
     pub error: Option<String>,
 }

@@ -58,6 +58,7 @@ impl Core {
             contested: 0,
             refused: false,
             reported: false,
+            let_go: false,
             error: None,
         };
         let Some(entry) = self.rib.get_mut(&key) else { return };
@@ -274,6 +275,8 @@ impl Core {
             verdict: who.verdict,
             outcome,
             restored: None,
+            // What is only told of is not followed.
+            let_go: outcome == Outcome::Observed,
             error: None,
         };
         self.effects.push(Effect::Report(Box::new(report)));
@@ -313,6 +316,7 @@ fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>
         verdict: loss.verdict,
         outcome,
         restored,
+        let_go: loss.let_go,
         error: loss.error.clone(),
     }
 }

@@ -227,6 +227,9 @@ impl Core {
             // Somebody else has taken away altogether what was not as it should be.
             let missing = entry.desired.first_missing_in(&entry.observed).cloned();
             let text = "somebody else has taken it away altogether before it was put right";
+            if let Some(loss) = entry.loss.as_mut() {
+                loss.let_go = true;
+            }
             self.report(key, Outcome::Observed, Some(text.into()));
             self.forget_loss(key);
             if let Some(missing) = missing {

@@ -72,6 +72,7 @@ impl Phase {
 
 /// A change that is not made good yet.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about a loss")]
 pub struct Loss {
     pub seq: u64,
     pub incident: u64,
@@ -93,6 +94,8 @@ pub struct Loss {
     pub refused: bool,
     /// Whether a report of it has gone out.
     pub reported: bool,
+    /// Nobody waits for it any more: another loss has taken its place.
+    pub let_go: bool,
     pub error: Option<String>,
 }
 

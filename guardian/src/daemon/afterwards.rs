@@ -12,7 +12,7 @@ use crate::{
     core::{Counts, Reason, Report},
     model::{
         ActorClass, Stamp,
-        record::{ObjectKind, Verdict},
+        record::{EventRecord, ObjectKind, Verdict},
     },
     surface::metrics::Objects,
 };
@@ -83,14 +83,24 @@ impl Guard {
                 Arc::make_mut(&mut actor).class = ActorClass::Other;
             }
             let record = self.ids.record(&report, actor, self.core.links());
-            if record.verdict != Verdict::Owner {
-                self.last = Some(record.clone());
-            }
+            self.remember(&record);
             match self.told.try_send(Told { record, again: report.again }) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => self.metrics.add_lost("queue", 1),
                 Err(TrySendError::Closed(_)) => log::error!("the edges thread is gone; records are lost"),
             }
+        }
+    }
+
+    /// Keeps the change that tells most of the last incident, for `status`.
+    fn remember(&mut self, record: &EventRecord) {
+        let outdone = self.last.as_ref().is_some_and(|last| {
+            last.incident == record.incident && last.id != record.id && !record.tells_more_than(last)
+        });
+        // A later word on an incident that is over is no news.
+        let late = self.last.as_ref().is_some_and(|last| record.incident < last.incident);
+        if record.verdict != Verdict::Owner && !outdone && !late {
+            self.last = Some(record.clone());
         }
     }
 

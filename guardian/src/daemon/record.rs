@@ -77,6 +77,7 @@ impl Ids {
             outcome: report.outcome,
             detection_us: Some(micros(report.detected)),
             outage_us: report.restored.filter(|_| there).map(micros),
+            let_go: report.let_go,
             error: report.error.clone(),
         }
     }

@@ -230,6 +230,26 @@ pub struct EventRecord {
     pub detection_us: Option<u64>,
     /// From the kernel's stamp to the verified restore, in microseconds.
     pub outage_us: Option<u64>,
+    /// Nobody waits for it to come back: a pod's cable that went with its pod, or what another change took over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub let_go: bool,
     /// Why it failed or is held.
     pub error: Option<String>,
+}
+
+impl EventRecord {
+    /// Whether the object may still be missing, as far as this record goes.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.outcome, Outcome::Held | Outcome::Failed | Outcome::Observed) && !self.let_go
+    }
+
+    /// Whether it says more of their incident than another: what was asked for before what followed from it, what
+    /// is still missing before what is back, and links, which take the rest along, before the rest.
+    pub fn tells_more_than(&self, other: &Self) -> bool {
+        let rank = |event: &Self| {
+            let asked = matches!(event.cause, Cause::Request | Cause::Replace);
+            (!asked, !event.is_open(), event.object.kind)
+        };
+        rank(self) < rank(other)
+    }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    incident::Incident,
     query::Query,
     report::{DiffReport, RestoreReport, Snapshot, StatusReport},
 };
@@ -25,6 +26,12 @@ pub enum Request {
         /// Go on with those that come.
         #[serde(default)]
         follow: bool,
+    },
+    /// Incidents of the journal.
+    Incidents {
+        /// Which: those that have a change like this.
+        #[serde(default)]
+        query: Query,
     },
     /// The desired state, or the observed one.
     Snapshot {
@@ -71,11 +78,13 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// To `events`, each.
     Event(Box<EventRecord>),
-    /// To `events`, after those of the journal.
+    /// To `incidents`, each.
+    Incident(Box<Incident>),
+    /// To `events` and `incidents`, after those of the journal.
     End {
         /// Lines of the journal that were no event.
         torn: u64,
-        /// Older events that were left out.
+        /// Older ones that were left out.
         left_out: u64,
     },
     /// To `snapshot`.

@@ -32,6 +32,8 @@ pub struct Query {
     pub actor: Option<String>,
     /// Only the event with this id, or with an id that ends so.
     pub id: Option<String>,
+    /// Only the changes of the incident with this id, or with an id that ends so.
+    pub incident: Option<String>,
 }
 
 impl Query {
@@ -47,10 +49,15 @@ impl Query {
         let from = self.since.is_none_or(|since| time.is_some_and(|time| time >= since));
         let to = self.until.is_none_or(|until| time.is_some_and(|time| time < until));
         from && to
-            && self.id.as_ref().is_none_or(|id| !id.is_empty() && event.id.ends_with(&id.to_uppercase()))
+            && self.id.as_ref().is_none_or(|id| ends_with(&event.id, id))
+            && self.incident.as_ref().is_none_or(|id| ends_with(&event.incident, id))
             && self.object.as_ref().is_none_or(|text| object_matches(event, text))
             && self.actor.as_ref().is_none_or(|text| actor_matches(event, text))
     }
+}
+
+fn ends_with(id: &str, wanted: &str) -> bool {
+    !wanted.is_empty() && id.ends_with(&wanted.to_uppercase())
 }
 
 fn object_matches(event: &EventRecord, wanted: &str) -> bool {
@@ -87,21 +94,32 @@ pub struct Found {
 /// Reads the journal in `dir`, at most the last `most` events. An absent journal is an empty one.
 pub fn read(dir: &Path, query: &Query, most: usize) -> io::Result<Found> {
     let mut window = Window::new(query.last.unwrap_or(most).min(most));
+    let torn = each(dir, &mut |event| {
+        if query.matches(&event) {
+            window.push(event);
+        }
+    })?;
+    let left_out = if query.last.is_some_and(|last| last <= most) { 0 } else { window.dropped };
+    Ok(Found { events: window.events.into_iter().collect(), torn, left_out })
+}
+
+/// Reads all events in the order in which they were written, also earlier words on the same event; how many lines
+/// were no event. An absent journal is an empty one.
+pub fn each(dir: &Path, sink: &mut dyn FnMut(EventRecord)) -> io::Result<u64> {
     let mut torn = 0;
     for path in journal::segments(dir) {
         match File::open(&path) {
-            Ok(file) => torn += read_lines(BufReader::new(file), query, &mut window)?,
+            Ok(file) => torn += read_lines(BufReader::new(file), sink)?,
             // Rotated away since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    let left_out = if query.last.is_some_and(|last| last <= most) { 0 } else { window.dropped };
-    Ok(Found { events: window.events.into_iter().collect(), torn, left_out })
+    Ok(torn)
 }
 
 /// Returns how many lines were no event.
-fn read_lines(mut file: BufReader<File>, query: &Query, window: &mut Window) -> io::Result<u64> {
+fn read_lines(mut file: BufReader<File>, sink: &mut dyn FnMut(EventRecord)) -> io::Result<u64> {
     let mut torn = 0;
     let mut line = Vec::new();
     loop {
@@ -110,8 +128,7 @@ fn read_lines(mut file: BufReader<File>, query: &Query, window: &mut Window) -> 
             return Ok(torn);
         }
         match serde_json::from_slice::<EventRecord>(&line) {
-            Ok(event) if query.matches(&event) => window.push(event),
-            Ok(_) => {}
+            Ok(event) => sink(event),
             Err(_) => torn += 1,
         }
     }

@@ -1,10 +1,9 @@
 //! Events, a line each.
 
 use super::{
-    Colour, Style, actor_name, change_words, clean, elide, fit, is_open, micros, object_text, process_name,
-    width,
+    Colour, Style, actor_name, change_words, clean, elide, fit, micros, object_text, process_name, width,
 };
-use crate::model::record::{Change, EventRecord, Outcome, Verdict};
+use crate::model::record::{ActorRecord, Change, EventRecord, Outcome, Verdict};
 
 const TIME: usize = 12;
 const VERDICT: usize = 7;
@@ -95,11 +94,7 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
         style.paint(outcome_colour(event.outcome), &event.outcome.as_str().replace('_', " ")),
         outage(event)
     );
-    let mut chain = vec![run(&event.actor.argv, event.actor.argv_cut, &actor_name(&event.actor))];
-    chain.extend(event.actor.ancestors.iter().map(|ancestor| {
-        format!("{}[{}]", process_name(ancestor.exe.as_deref(), &ancestor.comm), ancestor.pid)
-    }));
-    let mut details = vec![chain.join(" ← ")];
+    let mut details = vec![family_line(&event.actor)];
     details.extend(event.actor.unit.as_ref().map(|unit| format!("unit {}", clean(unit))));
     details.extend(event.actor.pod.as_ref().map(|pod| format!("pod {}", clean(pod))));
     details.push(format!("confidence {}", event.actor.confidence.as_str()));
@@ -109,6 +104,15 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
     out += &style.paint(Colour::Faint, &format!("    {}", details.join("; ")));
     out.push('\n');
     out
+}
+
+/// What was run, by whom, by whom in turn.
+pub(super) fn family_line(actor: &ActorRecord) -> String {
+    let mut chain = vec![run(&actor.argv, actor.argv_cut, &actor_name(actor))];
+    chain.extend(actor.ancestors.iter().map(|ancestor| {
+        format!("{}[{}]", process_name(ancestor.exe.as_deref(), &ancestor.comm), ancestor.pid)
+    }));
+    chain.join(" ← ")
 }
 
 /// The command line as a shell would take it, or what stands in for it.
@@ -159,20 +163,20 @@ pub(super) fn outcome_colour(outcome: Outcome) -> Colour {
 fn outage(event: &EventRecord) -> String {
     match event.outage_us {
         Some(us) => micros(us),
-        None if is_open(event.outcome) => "open".into(),
+        None if event.is_open() => "open".into(),
         None => "-".into(),
     }
 }
 
 fn outage_colour(event: &EventRecord) -> Colour {
     match event.outage_us {
-        None if is_open(event.outcome) => Colour::Bad,
+        None if event.is_open() => Colour::Bad,
         Some(us) if us >= 1_000_000 => Colour::Warn,
         _ => Colour::Faint,
     }
 }
 
-fn right(text: &str, columns: usize) -> String {
+pub(super) fn right(text: &str, columns: usize) -> String {
     let text = elide(text, columns);
     let blanks = columns.saturating_sub(width(&text));
     format!("{}{text}", " ".repeat(blanks))

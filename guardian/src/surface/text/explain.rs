@@ -6,12 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{
-    Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide, events::run, is_open, micros,
-    process_name, remedy, wrap,
+    Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide, events::run, incidents::summary,
+    micros, process_name, remedy, wrap,
 };
-use crate::model::{
-    ActorClass, Confidence,
-    record::{Change, EventRecord, ObjectKind, Outcome, Verdict},
+use crate::{
+    model::{
+        ActorClass, Confidence,
+        record::{Change, EventRecord, ObjectKind, Outcome, Verdict},
+    },
+    surface::incident::Incident,
 };
 
 /// What is said beyond the event itself; what `explain -o json` adds to the record.
@@ -113,12 +116,19 @@ fn of_key(key: &str) -> String {
     format!("route-guardian events --object {key} --since 1h")
 }
 
-/// Tells an event.
-pub fn explain(style: &Style, event: &EventRecord) -> String {
+/// Tells an event, and the incident that it is part of, where that is known.
+pub fn explain(style: &Style, event: &EventRecord, incident: Option<&Incident>) -> String {
     let mut page = Page { style, out: String::new() };
     page.what(event);
+    if let Some(incident) = incident {
+        page.rest(incident);
+    }
     page.when(event);
     page.who(event);
+    if let Some(incident) = incident {
+        page.history(incident);
+    }
+    page.cost(event, incident);
     let explanation = Explanation::of(event);
     page.text("WHY", &explanation.why);
     for (n, line) in explanation.fix.iter().enumerate() {
@@ -172,6 +182,7 @@ impl Page<'_> {
         let done = match event.outcome {
             Outcome::Restored => "restored and verified",
             Outcome::AlreadyPresent => "somebody else had put it back first",
+            Outcome::Observed if event.let_go => "nobody waits for it to come back",
             Outcome::Observed => "observed only: the guardian touches nothing in this mode",
             Outcome::Allowed => "obeyed",
             Outcome::Held => "held back",
@@ -185,20 +196,57 @@ impl Page<'_> {
         let stamp = self.style.time(&event.time, "%Y-%m-%d %H:%M:%S%.6f %Z");
         let seen = event.detection_us.map(|us| format!(", seen {} later", micros(us))).unwrap_or_default();
         self.text("WHEN", &format!("{stamp} {}{seen}", change_words(event.change)));
-        let end = match event.outage_us {
-            Some(us) => {
-                let back = event.time.parse::<Timestamp>().ok().and_then(|time| {
-                    time.checked_add(SignedDuration::from_micros(i64::try_from(us).ok()?)).ok()
-                });
-                let back = back.map(|back| self.style.time(&back.to_string(), "%Y-%m-%d %H:%M:%S%.6f %Z"));
-                format!("{} back: an outage of {}", back.unwrap_or_default(), micros(us))
-            }
-            None if is_open(event.outcome) => {
-                "not back as far as this record goes: the outage is open-ended".to_owned()
-            }
+        let back = event.outage_us.and_then(|us| {
+            let time = event.time.parse::<Timestamp>().ok()?;
+            time.checked_add(SignedDuration::from_micros(i64::try_from(us).ok()?)).ok()
+        });
+        if let Some(back) = back {
+            self.text(
+                "",
+                &format!("{} back", self.style.time(&back.to_string(), "%Y-%m-%d %H:%M:%S%.6f %Z")),
+            );
+        }
+    }
+
+    /// What else the incident took.
+    fn rest(&mut self, incident: &Incident) {
+        if incident.changes > 1 {
+            let open = match incident.open {
+                0 => "none of them missing any more".to_owned(),
+                open => format!("{open} not back"),
+            };
+            self.text(
+                "",
+                &format!("one of {} changes in one burst: {}; {open}", incident.changes, summary(incident)),
+            );
+        }
+    }
+
+    /// How often this actor has done so.
+    fn history(&mut self, incident: &Incident) {
+        let Some(previous) = &incident.previous else { return };
+        let times = match incident.before {
+            1 => "once before".to_owned(),
+            n => format!("{n} times before"),
+        };
+        let last = self.style.time(previous, "%Y-%m-%d %H:%M:%S %Z");
+        self.text("", &format!("this program was at it {times} in the journal, the last time {last}"));
+    }
+
+    fn cost(&mut self, event: &EventRecord, incident: Option<&Incident>) {
+        let own = match event.outage_us {
+            Some(us) => format!("an outage of {}", micros(us)),
+            None if event.is_open() => "not back as far as this record goes: the outage is open-ended".into(),
             None => return,
         };
-        self.text("", &end);
+        let all = incident.filter(|incident| incident.changes > 1).and_then(|incident| {
+            let (all, longest) = (incident.outage_us?, incident.longest_us?);
+            let (all, longest) = (micros(all), micros(longest));
+            Some(format!(
+                "; in the whole incident something was missing for {all}, one object for {longest} at most"
+            ))
+        });
+        self.text("COST", &format!("{own}{}", all.unwrap_or_default()));
     }
 
     fn who(&mut self, event: &EventRecord) {

@@ -5,6 +5,7 @@
 
 mod events;
 mod explain;
+mod incidents;
 mod plan;
 mod remedy;
 mod state;
@@ -13,10 +14,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::model::record::{ActorRecord, Change, ObjectKind, ObjectRecord, Outcome};
+use crate::model::record::{ActorRecord, Change, ObjectKind, ObjectRecord};
 
 pub use events::{EventTable, wide};
 pub use explain::{Explanation, explain};
+pub use incidents::incidents;
 pub use plan::{diff, released, restore, snapshot};
 pub use state::status;
 
@@ -193,11 +195,6 @@ pub(crate) fn process_name(exe: Option<&str>, comm: &str) -> String {
     let interpreter =
         |base: &str| INTERPRETERS.contains(&base.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'));
     clean(base.filter(|base| !interpreter(base) || comm.is_empty()).unwrap_or(comm))
-}
-
-/// Whether the object may still be missing.
-pub(crate) const fn is_open(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Held | Outcome::Failed | Outcome::Observed)
 }
 
 /// A duration to two or three digits: `71 µs`, `1.2 ms`, `3.4 s`, `2m05s`, `4h02m`, `4d2h`.

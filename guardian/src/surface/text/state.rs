@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::{
-    Colour, Style, actor_name, change_words, clean, elide, human_duration, is_open, micros, object_name, wrap,
+    Colour, Style, actor_name, change_words, clean, elide, human_duration, micros, object_name, wrap,
 };
 use crate::{
     model::record::ObjectKind,
@@ -83,7 +83,7 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
         Some(last) => {
             let outage = match last.outage_us {
                 Some(us) => format!("{} after {}", last.outcome.as_str().replace('_', " "), micros(us)),
-                None if is_open(last.outcome) => format!("{}, open-ended", last.outcome),
+                None if last.is_open() => format!("{}, open-ended", last.outcome),
                 None => last.outcome.to_string(),
             };
             let time = style.time(&last.time, "%Y-%m-%d %H:%M:%S");

@@ -4,9 +4,12 @@ use super::*;
 use crate::{
     model::{
         ActorClass, Confidence,
-        record::{Cause, Change, EventRecord, ObjectRecord, Verdict},
+        record::{Cause, Change, EventRecord, ObjectRecord, Outcome, Verdict},
     },
     surface::{
+        incident::{self, Incident},
+        journal::Journal,
+        query::Query,
         report::{DiffReport, PlannedAction, RestoreReport, Snapshot},
         sample,
     },
@@ -64,6 +67,31 @@ fn samples() -> Vec<EventRecord> {
     events
 }
 
+/// The samples as incidents, read from a journal: what networkd did once before, and in one burst.
+fn incidents_of_samples() -> Vec<Incident> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), 1 << 20).unwrap();
+    let mut earlier = sample::networkd(0);
+    earlier.incident = "01JD0000000000000000000000".into();
+    earlier.time = "2026-11-21T23:00:00.000001Z".into();
+    for event in [earlier].iter().chain(&samples()) {
+        journal.append(event);
+    }
+    incident::read(dir.path(), &Query::default(), 100).unwrap().incidents
+}
+
+#[test]
+fn incidents_as_expected() {
+    let all = incidents_of_samples();
+    let list = incidents(&style(), &all, false);
+    let wide = incidents(&style(), &all, true);
+    golden("incidents.txt", include_str!("golden/incidents.txt"), &format!("{list}\n{wide}"));
+    assert!(list.lines().all(|line| width(line) <= WIDTH_MAX), "{list}");
+    let pages: Vec<String> =
+        all.iter().map(|incident| explain(&style(), &incident.head, Some(incident))).collect();
+    golden("explain-incidents.txt", include_str!("golden/explain-incidents.txt"), &pages.join("\n"));
+}
+
 #[test]
 fn events_as_expected() {
     golden("events.txt", include_str!("golden/events.txt"), &table(&samples()));
@@ -81,7 +109,7 @@ fn events_as_expected() {
 
 #[test]
 fn explanations_as_expected() {
-    let text: Vec<String> = samples().iter().map(|event| explain(&style(), event)).collect();
+    let text: Vec<String> = samples().iter().map(|event| explain(&style(), event, None)).collect();
     golden("explain.txt", include_str!("golden/explain.txt"), &text.join("\n"));
 }
 
@@ -151,7 +179,7 @@ fn laid_out_lines_stay_within_their_width() {
         for line in text.lines() {
             assert!(width(line) <= columns.min(WIDTH_MAX), "{} of {columns}: {line}", width(line));
         }
-        for line in explain(&style, &sample::script(1)).lines() {
+        for line in explain(&style, &sample::script(1), None).lines() {
             assert!(width(line) <= columns.min(WIDTH_MAX), "{line}");
         }
     }
@@ -161,7 +189,7 @@ fn laid_out_lines_stay_within_their_width() {
 fn other_peoples_text_cannot_steer_the_terminal() {
     let hostile = samples().swap_remove(6);
     let mut table = EventTable::new(&style(), &[]);
-    let text = table.line(&hostile) + &wide(&style(), &hostile) + &explain(&style(), &hostile);
+    let text = table.line(&hostile) + &wide(&style(), &hostile) + &explain(&style(), &hostile, None);
     assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
 }
 
