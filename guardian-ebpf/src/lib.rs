@@ -180,6 +180,22 @@ pub struct Whoami {
     pub comm: [u8; 16],
 }
 
+/// The most routes whose lookups are counted at a time.
+pub const WATCHED_ROUTES: u32 = 4096;
+
+/// The bytes of a key of the map `WATCHED`: family, table and address, which a prefix of bits can be taken of.
+pub const LOOKUP_KEY: usize = 24;
+
+/// The bits of [`lookup_key`] before the address.
+pub const LOOKUP_HEAD_BITS: u32 = 64;
+
+/// A key of the map `WATCHED`: a family (`AF_INET`, `AF_INET6`) and a table, each as 32 bits, and an address, of which
+/// IPv4 takes the first four bytes.
+#[inline]
+pub const fn lookup_key(family: u32, table: u32, address: [u32; 4]) -> [u32; LOOKUP_KEY / 4] {
+    [family, table, address[0], address[1], address[2], address[3]]
+}
+
 /// How the tap learns who `current` is; the global `IDENTITY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -45,6 +45,15 @@ macro_rules! for_each_offset {
             MOUNT_VFSMOUNT: "mount", "mnt", exe;
             MOUNT_PARENT: "mount", "mnt_parent", exe;
             MOUNT_POINT: "mount", "mnt_mountpoint", exe;
+            NET_NS: "net", "ns", lookup;
+            NS_INUM: "ns_common", "inum", lookup;
+            FLOW4_TO: "flowi4", "daddr", lookup;
+            LEG_LINK: "fib_nh_common", "nhc_dev", lookup;
+            LINK_NET: "net_device", "nd_net", lookup;
+            FLOW6_TO: "flowi6", "daddr", lookup;
+            FLOW6_FROM: "flowi6", "saddr", lookup;
+            TABLE6_ID: "fib6_table", "tb6_id", lookup;
+            FOUND6_FLAGS: "fib6_result", "fib6_flags", lookup;
         }
     };
 }

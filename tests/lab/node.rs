@@ -44,6 +44,21 @@ impl Pod {
         Ok(())
     }
 
+    /// Does something in its network namespace, on a thread of its own.
+    pub fn inside<T: Send>(&self, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.process.pid()))?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                // SAFETY: an open namespace descriptor; only this thread moves.
+                if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+                    return Err(std::io::Error::last_os_error()).context("cannot enter the pod");
+                }
+                what()
+            });
+            thread.join().map_err(|_| anyhow::anyhow!("it broke off"))?
+        })
+    }
+
     /// Ends it, and its namespace with it, by SIGKILL.
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(libc::SIGKILL)?;

@@ -110,3 +110,17 @@ fn without_the_daemon_the_journal_answers() -> Result<()> {
     assert_eq!(incidents(&guardian, "")?, running);
     Ok(())
 }
+
+/// What the kernel says to a restore that it refuses is what the record says.
+#[test]
+fn a_refused_restore_shows_the_kernels_own_words() -> Result<()> {
+    let lab = Lab::node()?;
+    let guardian = lab.guardian().start()?;
+    // Nobody guards the node's own address, without which the gateway is nobody's neighbour.
+    lab.ip("addr del 10.0.0.10/24 dev eth0")?;
+    let held = guardian.event("the route", |e| e.key() == "10.244.2.0/24" && e.outcome() == "held")?;
+    assert!(held.text("/error").contains("Network is unreachable: Nexthop has invalid gateway"), "{held}");
+    let page = guardian.answer(&format!("explain {}", held.id()))?;
+    assert!(page.replace("\n     ", "").contains("Nexthop has invalid gateway"), "{page}");
+    Ok(())
+}

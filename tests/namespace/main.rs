@@ -5,6 +5,7 @@
 
 mod absence;
 mod churn;
+mod cost;
 mod damping;
 mod fights;
 mod footprint;

@@ -1,6 +1,7 @@
 //! The programs by subject, and the maps and globals they share.
 
 mod lifecycle;
+mod lookups;
 mod path;
 mod process;
 mod read;
@@ -11,10 +12,10 @@ mod task;
 use aya_ebpf::{
     Global,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, RingBuf},
 };
 use core::arch::asm;
-use route_guardian_ebpf::{LOST_KINDS, ProcessRecord, Whoami};
+use route_guardian_ebpf::{LOOKUP_KEY, LOST_KINDS, ProcessRecord, WATCHED_ROUTES, Whoami};
 
 /// The one stream of records to the daemon: one order for messages, processes and exits. The size is set
 /// at load.
@@ -47,6 +48,10 @@ static SCOPE_TABLES: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_N
 /// Who the daemon is, as `whoami` found it.
 #[map]
 static SELF: Array<Whoami> = Array::with_max_entries(1, 0);
+
+/// The guarded routes that are missing, by `lookup_key` and length, and how many lookups would have taken them.
+#[map]
+static WATCHED: LpmTrie<[u32; LOOKUP_KEY / 4], u64> = LpmTrie::with_max_entries(WATCHED_ROUTES, 0);
 
 /// What was lost, by kind, since load. One atomic counter per kind and not one per CPU: a preempted
 /// program would lose increments of those, and nothing counts often.

@@ -1,6 +1,9 @@
 //! What operators may look at.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     alternatives::Alternatives,
@@ -9,7 +12,7 @@ use super::{
     scope::Scope,
 };
 use crate::model::{
-    Actor, Family, Key, Links, Mode, Object, Stamp,
+    Actor, Family, Key, Links, Mode, Object, RouteKey, Stamp,
     record::{ObjectKind, Outcome},
 };
 
@@ -142,6 +145,18 @@ impl Core {
             .collect();
         missing.sort_by_key(|(key, _)| *key);
         missing.into_iter().map(|(_, m)| m).collect()
+    }
+
+    /// The routes that were lost and are missing still, by the number of the change; at most `most` of them.
+    pub fn lost_routes(&self, most: usize) -> BTreeMap<u64, RouteKey> {
+        if Family::ALL.iter().all(|&family| self.counts(ObjectKind::Route, Some(family)).missing == 0) {
+            return BTreeMap::new();
+        }
+        let lost = |(key, entry): (&Key, &Entry)| match key {
+            Key::Route(route) => entry.loss.as_deref().map(|loss| (loss.seq, *route)),
+            _ => None,
+        };
+        self.rib.iter().filter_map(lost).take(most).collect()
     }
 
     /// Takes over a changed configuration. Routes that a new scope leaves out are let go; those that it adds

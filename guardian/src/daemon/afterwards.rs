@@ -24,13 +24,17 @@ const RECORDS: Duration = Duration::from_millis(1);
 /// Gauges follow a change after this time, so that a burst costs one count.
 const GAUGES: Duration = Duration::from_millis(20);
 
+/// How often lookups are taken over from the kernel side while they are counted.
+const COST: Duration = Duration::from_secs(1);
+
 /// Reports that are kept at most; a table that was flushed should not wait for its own history.
 const REPORTS: usize = 65_536;
 
 /// What is put off, and until when.
 #[derive(Default)]
 pub(super) struct Later {
-    reports: Vec<Report>,
+    /// With the number of lookups that failed meanwhile, where they were counted.
+    reports: Vec<(Report, Option<u64>)>,
     records: Option<Stamp>,
     gauges: Option<Stamp>,
 }
@@ -39,13 +43,14 @@ impl Later {
     /// Something has happened.
     pub fn touch(&mut self, now: Stamp) {
         self.records.get_or_insert(now.after(RECORDS));
-        self.gauges.get_or_insert(now.after(GAUGES));
+        let gauges = now.after(GAUGES);
+        self.gauges = Some(self.gauges.map_or(gauges, |due| due.min(gauges)));
     }
 
     /// Keeps a report until there is time to make a record of it.
-    pub fn report(&mut self, now: Stamp, report: Report) {
+    pub fn report(&mut self, now: Stamp, report: Report, failed_lookups: Option<u64>) {
         self.touch(now);
-        self.reports.push(report);
+        self.reports.push((report, failed_lookups));
     }
 
     /// Whether it cannot wait, however much there is to do.
@@ -69,6 +74,10 @@ impl Guard {
         if due(self.later.gauges) {
             self.later.gauges = None;
             self.show_gauges();
+            self.look_at_cost();
+            if self.cost.is_counting() {
+                self.later.gauges = Some(now.after(COST));
+            }
         }
     }
 
@@ -76,13 +85,13 @@ impl Guard {
     pub(super) fn tell(&mut self) {
         self.later.records = None;
         self.count_losses();
-        for report in std::mem::take(&mut self.later.reports) {
+        for (report, failed_lookups) in std::mem::take(&mut self.later.reports) {
             let mut actor = self.attribution.record(&report.actor);
             // A program of that name is kube-router where the configuration says so, and nowhere else.
             if actor.class == ActorClass::KubeRouter && report.verdict != Verdict::Owner {
                 Arc::make_mut(&mut actor).class = ActorClass::Other;
             }
-            let record = self.ids.record(&report, actor, self.core.links());
+            let record = self.ids.record(&report, actor, failed_lookups, self.core.links());
             self.remember(&record);
             match self.told.try_send(Told { record, again: report.again }) {
                 Ok(()) => {}

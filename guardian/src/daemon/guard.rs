@@ -14,6 +14,7 @@ use super::{
     RunOptions,
     afterwards::Later,
     clock,
+    cost::Cost,
     edges::Told,
     owner_watch::OwnerWatch,
     record::Ids,
@@ -99,6 +100,7 @@ pub struct Guard {
     pub(super) ids: Ids,
     taken: Vec<Taken>,
     pub(super) later: Later,
+    pub(super) cost: Cost,
     pub(super) lost: Lost,
     /// Why state is to be read again; one dump serves all reasons.
     wanted: BTreeSet<Reason>,
@@ -137,6 +139,7 @@ impl Guard {
             ids: Ids::new(),
             taken: Vec::new(),
             later: Later::default(),
+            cost: Cost::default(),
             lost: Lost::default(),
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
@@ -253,16 +256,17 @@ impl Guard {
 
     /// Does what the core asks for.
     pub(super) fn effects(&mut self) {
-        let mut wanted = Vec::new();
-        for effect in self.core.effects() {
+        for effect in self.core.effects().collect::<Vec<_>>() {
             match effect {
-                Effect::Report(report) => self.later.report(clock::now(), *report),
-                Effect::Reread(reason) => wanted.push(reason),
+                Effect::Report(report) => {
+                    let failed_lookups = self.failed_lookups(&report);
+                    self.later.report(clock::now(), *report, failed_lookups);
+                }
+                Effect::Reread(reason) => self.want(reason),
                 Effect::Link { index, outside } => self.source.set_link(index, outside),
                 Effect::Damped(held) => self.metrics.add_damping(held),
             }
         }
-        self.wanted.extend(wanted);
     }
 
     /// Asks for a dump; the one that runs already may be too early.
@@ -434,6 +438,7 @@ impl Guard {
             self.count_losses();
             (self.source, self.without_tap) = (source, without_tap);
             self.lost = Lost::default();
+            self.cost = Cost::default();
             self.show_sensors();
             self.source.set_links(self.core.outside_links());
         }

@@ -7,6 +7,7 @@
 mod afterwards;
 mod answer;
 mod clock;
+mod cost;
 mod edges;
 mod guard;
 mod lock;

@@ -60,7 +60,13 @@ impl Ids {
     }
 
     /// The record of a report.
-    pub fn record(&mut self, report: &Report, actor: Arc<ActorRecord>, links: &Links) -> EventRecord {
+    pub fn record(
+        &mut self,
+        report: &Report,
+        actor: Arc<ActorRecord>,
+        failed_lookups: Option<u64>,
+        links: &Links,
+    ) -> EventRecord {
         let id = self.id(report.at, report.seq);
         let incident = self.incident(report.incident, &id);
         let micros = |stamp: Stamp| u64::try_from(stamp.since(report.at).as_micros()).unwrap_or(u64::MAX);
@@ -77,6 +83,7 @@ impl Ids {
             outcome: report.outcome,
             detection_us: Some(micros(report.detected)),
             outage_us: report.restored.filter(|_| there).map(micros),
+            failed_lookups,
             let_go: report.let_go,
             error: report.error.clone(),
         }

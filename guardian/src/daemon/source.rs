@@ -9,7 +9,7 @@ use crate::{
     attribution::{Comm, KernelWork, TaskFacts},
     model::{Notice, Object, Process, ProcessId, Stamp, route::rt},
     netlink::{DecodeError, Listener, Received, decode, frames},
-    sensor::{Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
+    sensor::{Lookups, Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
 };
 
 /// Records taken in at once, between two looks at what is to be written.
@@ -75,6 +75,14 @@ impl Source {
         let Self::Tap { sensors, sees_interrupts } = self else { return false };
         let sees_interrupts = *sees_interrupts;
         sensors.get_mut().drain(BATCH, &mut |sensed| tapped(sensed, sees_interrupts, own_port, into)) == BATCH
+    }
+
+    /// The counters of lookups, where they can be had.
+    pub fn lookups(&mut self) -> Option<&mut Lookups> {
+        match self {
+            Self::Tap { sensors, .. } => sensors.get_mut().lookups(),
+            Self::Plain(_) => None,
+        }
     }
 
     /// Who a process is, by the sensor's own memory.

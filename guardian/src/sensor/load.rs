@@ -1,6 +1,6 @@
 //! Loading the programs: the best way of naming tasks that this kernel takes, found by trying.
 
-use std::{collections::BTreeSet, io, path::Path};
+use std::{collections::BTreeSet, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -16,7 +16,7 @@ use route_guardian_ebpf::{
 use crate::procfs;
 
 use super::{
-    Options, SensorError, SensorStatus,
+    Options, SensorError, SensorStatus, lookups,
     offsets::{Offsets, VMLINUX},
     processes,
     tap::{TapSocket, introduce},
@@ -118,6 +118,7 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
     let debug = u32::from(options.debug);
     let log_level = if options.debug { u8::MAX } else { 0 };
     let ring_bytes = options.ring_bytes.clamp(4096, 1 << 30).next_power_of_two();
+    let netns = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino() as u32);
     let protocols = protocol_words(&options.scope.protocols);
     let [first, second, third, fourth] = &protocols;
     let mut loader = EbpfLoader::new();
@@ -132,6 +133,7 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
         .map_max_entries("EVENTS", ring_bytes)
         .override_global("IDENTITY", &identity_word, true)
         .override_global("DEBUG", &debug, true)
+        .override_global("NETNS", &netns, true)
         .override_global("AYA_LOG_LEVEL", &log_level, false)
         .override_global("PROTOCOLS_0", first, true)
         .override_global("PROTOCOLS_1", second, true)
@@ -157,8 +159,9 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
         }
         let why = seed(&mut ebpf, own).err();
         status.push(SensorStatus { name: "processes", attached: why.is_none(), why });
+        status.push(lookups_status(&mut ebpf, offsets));
     } else {
-        for name in ["interrupt", "fork", "exec", "exit", "processes"] {
+        for name in ["interrupt", "fork", "exec", "exit", "processes", "lookups"] {
             let why = Some("the task cannot be read on this kernel, see identity".to_owned());
             status.push(SensorStatus { name, attached: false, why });
         }
@@ -242,6 +245,19 @@ fn stack_size(ebpf: &mut Ebpf, own: Whoami) -> Result<SensorStatus, SensorError>
     Ok(SensorStatus { name: "interrupt", attached: sound, why })
 }
 
+/// Whether lookups can be counted, when there is something to count.
+fn lookups_status(ebpf: &mut Ebpf, offsets: Option<&Offsets>) -> SensorStatus {
+    let missing = offsets.and_then(|offsets| offsets.missing("lookup"));
+    let why = match missing {
+        Some(member) => Some(format!("the kernel has no {member}")),
+        None => lookups::load(ebpf).err(),
+    };
+    let attached = why.is_none();
+    // The programs are on the path of packets.
+    let why = why.or_else(|| Some("counting only while something is missing".into()));
+    SensorStatus { name: "lookups", attached, why }
+}
+
 fn trace(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), ProgramError> {
     let Some(program) = ebpf.program_mut(name) else { return Err(ProgramError::NotLoaded) };
     let program: &mut RawTracePoint = program.try_into()?;
@@ -276,7 +292,7 @@ pub fn logger(ebpf: &mut Ebpf) -> Option<Logger> {
 }
 
 /// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

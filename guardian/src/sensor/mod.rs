@@ -5,6 +5,7 @@
 
 mod btf;
 mod load;
+mod lookups;
 mod offsets;
 mod processes;
 mod ring;
@@ -14,13 +15,17 @@ use std::{
     collections::BTreeSet,
     fmt, io,
     os::fd::{AsRawFd, RawFd},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use route_guardian_ebpf::{LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY};
 
 pub use btf::BtfError;
+pub use lookups::{Lookup, Lookups, Switch};
 
 use crate::model::{Process, ProcessId, Stamp};
 use load::{Loaded, Record};
@@ -120,7 +125,7 @@ pub struct Lost {
 /// The state of one sensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SensorStatus {
-    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit` or `processes`.
+    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit`, `processes` or `lookups`.
     pub name: &'static str,
     /// Whether it works.
     pub attached: bool,
@@ -167,8 +172,9 @@ pub struct Sensors {
     logger: Option<load::Logger>,
     status: Vec<SensorStatus>,
     socket: tap::TapSocket,
+    lookups: Option<Lookups>,
     /// Holds the programs and their links.
-    _ebpf: aya::Ebpf,
+    _ebpf: Arc<Mutex<aya::Ebpf>>,
 }
 
 impl Sensors {
@@ -181,17 +187,24 @@ impl Sensors {
         let logger = options.debug.then(|| load::logger(&mut ebpf)).flatten();
         let mut take = |name| ebpf.take_map(name).ok_or(SensorError::Object(name));
         let broken = |map| move |source| SensorError::Map { map, source };
+        let ring = RingBuf::try_from(take("EVENTS")?).map_err(broken("EVENTS"))?;
+        let links = HashMap::try_from(take(OUTSIDE_LINKS)?).map_err(broken(OUTSIDE_LINKS))?;
+        let processes = HashMap::try_from(take("PROCESSES")?).map_err(broken("PROCESSES"))?;
+        let lost = Array::try_from(take("LOST")?).map_err(broken("LOST"))?;
+        let ebpf = Arc::new(Mutex::new(ebpf));
+        let counts = status.iter().any(|sensor| sensor.name == "lookups" && sensor.attached);
         Ok(Self {
-            ring: RingBuf::try_from(take("EVENTS")?).map_err(broken("EVENTS"))?,
-            links: HashMap::try_from(take(OUTSIDE_LINKS)?).map_err(broken(OUTSIDE_LINKS))?,
+            ring,
+            links,
             outside: BTreeSet::new(),
             told_full: false,
-            processes: HashMap::try_from(take("PROCESSES")?).map_err(broken("PROCESSES"))?,
-            lost: Array::try_from(take("LOST")?).map_err(broken("LOST"))?,
+            processes,
+            lost,
             overruns: AtomicU64::new(0),
             logger,
             status,
             socket,
+            lookups: counts.then(|| Lookups::new(Arc::clone(&ebpf))).transpose()?,
             _ebpf: ebpf,
         })
     }
@@ -265,6 +278,11 @@ impl Sensors {
             exits: count(LOST_EXITS),
             truncated: count(LOST_TRUNCATED),
         }
+    }
+
+    /// The counters of lookups, where they can be had.
+    pub const fn lookups(&mut self) -> Option<&mut Lookups> {
+        self.lookups.as_mut()
     }
 
     /// What works and what does not.

@@ -64,12 +64,22 @@ impl Offsets {
 
     /// The structure member for whose absence tasks cannot be read at all.
     pub fn task_missing(&self) -> Option<&str> {
-        self.missing.get("task").map(String::as_str)
+        self.missing("task")
     }
 
-    /// What else the kernel does not have, in words. `preempt_count` is not where x86 keeps it.
+    /// The first member that is missing of a group.
+    pub fn missing(&self, group: &str) -> Option<&str> {
+        self.missing.get(group).map(String::as_str)
+    }
+
+    /// What else of a task the kernel does not have, in words. `preempt_count` is not where x86 keeps it.
     pub fn optional_missing(&self) -> Vec<String> {
-        self.missing.iter().filter(|(group, _)| **group != "preempt").map(|(_, what)| what.clone()).collect()
+        let others = ["preempt", "lookup"];
+        self.missing
+            .iter()
+            .filter(|(group, _)| !others.contains(*group))
+            .map(|(_, what)| what.clone())
+            .collect()
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Incident {
     pub outage_us: Option<u64>,
     /// The longest that one object was missing, in microseconds.
     pub longest_us: Option<u64>,
+    /// Lookups that missed one of its routes, where any were counted.
+    pub failed_lookups: Option<u64>,
     /// How many incidents of the same actor, whatever process it was, are in the journal before it.
     pub before: u64,
     /// When the last of these began.
@@ -113,6 +115,7 @@ struct Fact {
     /// In microseconds since 1970.
     at: i64,
     outage_us: Option<u64>,
+    failed_lookups: Option<u64>,
 }
 
 impl Fact {
@@ -125,6 +128,7 @@ impl Fact {
             is_open: event.is_open(),
             at: event.time.parse::<Timestamp>().map_or(0, Timestamp::as_microsecond),
             outage_us: event.outage_us,
+            failed_lookups: event.failed_lookups,
         }
     }
 }
@@ -289,6 +293,7 @@ impl Burst {
             open: self.facts.values().filter(|fact| fact.is_open).count() as u64,
             outage_us: union(self.facts.values().filter_map(away).collect()),
             longest_us: self.facts.values().filter_map(|fact| fact.outage_us).max(),
+            failed_lookups: self.facts.values().filter_map(|fact| fact.failed_lookups).reduce(|a, b| a + b),
             before: self.before,
             previous: self.previous,
             head: self.head,

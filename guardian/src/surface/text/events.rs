@@ -99,6 +99,7 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
     details.extend(event.actor.pod.as_ref().map(|pod| format!("pod {}", clean(pod))));
     details.push(format!("confidence {}", event.actor.confidence.as_str()));
     details.push(format!("cause {}", event.cause));
+    details.extend(event.failed_lookups.map(|count| format!("failed lookups {count}")));
     details.extend(event.error.as_ref().map(|error| clean(error)));
     details.push(format!("id {}", clean(&event.id)));
     out += &style.paint(Colour::Faint, &format!("    {}", details.join("; ")));

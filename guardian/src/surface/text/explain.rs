@@ -145,6 +145,9 @@ pub fn explain(style: &Style, event: &EventRecord, incident: Option<&Incident>) 
 
 const LABEL: usize = 6;
 
+/// An outage of a route that is shorter is over before lookups are counted, in microseconds.
+const COUNTED_FROM_US: u64 = 20_000;
+
 struct Page<'s> {
     style: &'s Style,
     out: String,
@@ -247,6 +250,23 @@ impl Page<'_> {
             ))
         });
         self.text("COST", &format!("{own}{}", all.unwrap_or_default()));
+        let failed = incident.map_or(event.failed_lookups, |incident| incident.failed_lookups);
+        match failed {
+            Some(failed) => {
+                let what = if incident.is_some_and(|i| i.changes > 1) { "its routes" } else { "it" };
+                let packets = if failed == 1 { "lookup that needed" } else { "lookups that needed" };
+                self.text(
+                    "",
+                    &format!("{failed} {packets} {what} found another route or none: about as many packets"),
+                );
+            }
+            None if event.object.kind == ObjectKind::Route
+                && event.outage_us.is_some_and(|us| us < COUNTED_FROM_US) =>
+            {
+                self.text("", "over before the lookups that failed could be counted");
+            }
+            None => {}
+        }
     }
 
     fn who(&mut self, event: &EventRecord) {

@@ -90,7 +90,9 @@ fn details(style: &Style, incident: &Incident) -> String {
     lines.push(format!("causes: {}; outcomes: {}", causes.join(", "), outcomes.join(", ")));
     let longest =
         incident.longest_us.map(|us| format!("; longest outage {}", micros(us))).unwrap_or_default();
-    lines.push(format!("id {}{longest}", clean(&incident.id)));
+    let lookups =
+        incident.failed_lookups.map(|count| format!("; failed lookups {count}")).unwrap_or_default();
+    lines.push(format!("id {}{longest}{lookups}", clean(&incident.id)));
     lines.iter().map(|line| style.paint(Colour::Faint, &format!("    {line}")) + "\n").collect()
 }
 

@@ -39,6 +39,7 @@ fn samples() -> Vec<EventRecord> {
     replaced.change = Change::Replaced;
     replaced.cause = Cause::Replace;
     replaced.outcome = Outcome::AlreadyPresent;
+    replaced.failed_lookups = Some(1234);
     replaced.time = "2026-11-23T00:00:00.000001Z".into();
     let mut link = sample::nobody(6);
     Arc::make_mut(&mut link.actor).class = ActorClass::Kernel;
