@@ -3,9 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
+    fmt::Write as FmtWrite,
     fs::{self, File},
-    io,
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
     thread,
@@ -305,8 +306,13 @@ impl Guardian {
         found.context("no such record")
     }
 
-    /// Its metrics.
+    /// Its metrics, with what has happened until now: records are made a moment after a restore, or when somebody
+    /// asks.
     pub fn metrics(&self) -> Result<Metrics> {
+        let mut control = UnixStream::connect(&self.socket)?;
+        control.set_read_timeout(Some(READY))?;
+        control.write_all(b"{\"request\":\"heartbeat\"}\n")?;
+        control.read_to_end(&mut Vec::new())?;
         let (status, body) = http::get(&self.listen, "/metrics")?;
         ensure!(status == 200, "/metrics said {status}: {body}");
         Ok(Metrics(body))

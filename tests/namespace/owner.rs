@@ -65,6 +65,8 @@ fn the_owner_may_delete_and_add_at_once() -> Result<()> {
     }
     lab.ip("route del 10.244.2.0/24")?;
     wait_for("the last route", SOON, || via(&lab, "10.0.0.40"))?;
+    // Told when there is time for it.
+    guardian.event("the restore", |e| e.outcome() == "restored")?;
     let metrics = guardian.metrics()?;
     assert_eq!(metrics.sum("restores_total", &["outcome=\"restored\""]), Some(1.0), "{}", metrics.0);
     Ok(())
