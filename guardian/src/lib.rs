@@ -1,7 +1,7 @@
 //! The route guardian, as a library for its binary and its tests.
 //!
 //! A folder a subject; arrows only point down: `model` < `core` < (`netlink`, `procfs`) <
-//! (`sensor`, `attribution`) <
+//! (`sensor`, `attribution`, `knowledge`) <
 //! `surface` < `daemon` < `cli`.
 
 pub mod attribution;
@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod knowledge;
 pub mod model;
 pub mod netlink;
 pub mod procfs;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Lab, NODE, Pod, Tethered, tethered, wait_for};
+use crate::{Lab, NODE, Pod, Tethered, binary, tethered, wait_for};
 
 /// What it needs around it, in a mount namespace of its own: its state, its configuration, and a sysfs of
 /// this network namespace that is writable (it takes a read-only one for a container, and then configures
@@ -40,6 +40,7 @@ const BUS: &str = r#"<busconfig>
 
 /// How the administrator has set up systemd-networkd.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent settings")]
 pub struct Settings {
     /// A last file that matches every link.
     pub catch_all: bool,
@@ -47,6 +48,8 @@ pub struct Settings {
     pub leave_foreign: bool,
     /// A first file that leaves `kube-*`, `tun*` and `veth*` unmanaged.
     pub unmanaged: bool,
+    /// What `route-guardian doctor --fix --yes` writes.
+    pub by_doctor: bool,
 }
 
 /// systemd-networkd, which keeps what it saves from one start to the next.
@@ -96,7 +99,41 @@ impl<'lab> Networkd<'lab> {
         networkd.start()?;
         networkd.stop()?;
         let pods = lab.kube_objects()?;
+        if settings.by_doctor {
+            networkd.doctor("--fix --yes")?;
+        }
         Ok((networkd, pods))
+    }
+
+    /// `route-guardian doctor` with these words, on a root folder that has this configuration; what it said.
+    pub fn doctor(&self, words: &str) -> Result<String> {
+        let root = self.dir.join("root");
+        let etc = root.join("etc");
+        if !etc.exists() {
+            fs::create_dir_all(&etc)?;
+            std::os::unix::fs::symlink(self.dir.join("etc"), etc.join("systemd"))?;
+        }
+        let output = Command::new(binary())
+            .arg("doctor")
+            .args(words.split_whitespace())
+            .arg("--root")
+            .arg(&root)
+            .arg("--socket")
+            .arg(self.dir.join("no.sock"))
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code().is_some_and(|code| code < 2), "doctor {words}: {said}{complaint}");
+        Ok(said)
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal(libc::SIGKILL)?;
+            process.wait(Duration::from_secs(5))?;
+        }
+        Ok(())
     }
 
     /// The file that says what to do with `eth0`.

@@ -82,6 +82,11 @@ pub enum Command {
     Incidents(IncidentsArgs),
     /// What happened, when, who did it, why, and how to stop it
     Explain(ExplainArgs),
+    /// Trouble that has not struck yet, and the files that prevent it
+    ///
+    /// Looks at the kernel, the running guardian and its sensors, and at the configuration of programs that are known
+    /// to undo routes. Exit status: 0 all is well, 1 something is wrong, 2 trouble.
+    Doctor(DoctorArgs),
     /// The desired state
     Snapshot(SnapshotArgs),
     /// The desired state against what the kernel has
@@ -233,6 +238,23 @@ pub struct ExplainArgs {
     /// The last incident, by the change that tells most of it; this is the default
     #[arg(long)]
     pub last: bool,
+    /// The form of the output
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Show what would be written, as a diff
+    #[arg(long)]
+    pub fix: bool,
+    /// Write it; never over a file that somebody else has written
+    #[arg(long, requires = "fix")]
+    pub yes: bool,
+    /// Where the node's root folder is, for tests and images.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// The form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: Output,

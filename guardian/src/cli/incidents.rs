@@ -6,10 +6,11 @@ use serde::Serialize;
 use super::{
     Ended, Places,
     args::{ExplainArgs, IncidentsArgs, Output as Form},
-    ask, history,
+    ask, doctor, history,
     output::{Output, print_now},
 };
 use crate::{
+    config::Config,
     model::record::EventRecord,
     surface::{
         incident::Incident,
@@ -49,7 +50,12 @@ pub(super) fn incidents(args: &IncidentsArgs, places: &Places, output: &Output) 
     Ok(Ended::Well)
 }
 
-pub(super) fn explain(args: &ExplainArgs, places: &Places, output: &Output) -> anyhow::Result<Ended> {
+pub(super) fn explain(
+    args: &ExplainArgs,
+    config: Option<&Config>,
+    places: &Places,
+    output: &Output,
+) -> anyhow::Result<Ended> {
     let (event, incident) = if let Some(id) = &args.id {
         named(id, places)?
     } else {
@@ -58,10 +64,15 @@ pub(super) fn explain(args: &ExplainArgs, places: &Places, output: &Output) -> a
         let incident = incident.context("nothing has happened yet that was not the owner's doing")?;
         (incident.head.clone(), Some(incident))
     };
+    let advice = config.map(|config| doctor::at_fault(config, event.actor.class)).transpose();
+    let advice = advice.unwrap_or_else(|error| {
+        log::warn!("what is set on this node cannot be looked at: {error:#}");
+        None
+    });
+    let explanation = Explanation::of(&event, &advice.unwrap_or_default());
     match args.output {
-        Form::Text => output.print(&text::explain(&output.style, &event, incident.as_ref()))?,
+        Form::Text => output.print(&text::explain(&output.style, &event, incident.as_ref(), &explanation))?,
         Form::Json => {
-            let explanation = Explanation::of(&event);
             print_now(&ask::json(&Explained { event, incident, explanation })?)?;
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod ask;
+mod doctor;
 mod events;
 mod generate;
 mod history;
@@ -47,7 +48,10 @@ pub fn main() -> ExitCode {
     let usual = if matches!(cli.command, Command::Run(_)) { LevelFilter::Info } else { LevelFilter::Warn };
     logger::start(usual, cli.common.quiet, cli.common.verbose);
     // Where 1 is an answer, trouble is 2.
-    let answers = matches!(cli.command, Command::Status(_) | Command::Diff(_) | Command::Release(_));
+    let answers = matches!(
+        cli.command,
+        Command::Status(_) | Command::Diff(_) | Command::Release(_) | Command::Doctor(_)
+    );
     let trouble = if answers { 2 } else { 1 };
     match dispatch(cli.command, &cli.common) {
         Ok(Ended::Well) => ExitCode::SUCCESS,
@@ -79,7 +83,15 @@ fn dispatch(command: Command, common: &Common) -> anyhow::Result<Ended> {
         Command::Status(args) => ask::status(args.output, &places(common)?, &output),
         Command::Events(args) => events::events(&args, &places(common)?, &output),
         Command::Incidents(args) => incidents::incidents(&args, &places(common)?, &output),
-        Command::Explain(args) => incidents::explain(&args, &places(common)?, &output),
+        Command::Explain(args) => {
+            // What is set on the node is told where the configuration says what is guarded; not without.
+            let config = Config::load(common.config.as_deref(), &overrides(common)).ok();
+            incidents::explain(&args, config.as_ref(), &places(common)?, &output)
+        }
+        Command::Doctor(args) => {
+            let config = Config::load(common.config.as_deref(), &overrides(common))?;
+            doctor::doctor(&args, &config, &output)
+        }
         Command::Snapshot(args) => ask::snapshot(args, &places(common)?, &output),
         Command::Diff(args) => ask::diff(&args, &places(common)?, &output),
         Command::Restore(args) => ask::restore(args, &places(common)?, &output),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Mode,
+    knowledge::{FileFix, Finding, Level},
     model::{
         Family, Prefix,
         record::{EventRecord, ObjectKind, ObjectRecord},
@@ -219,6 +220,38 @@ pub struct RestoreReport {
     pub dry_run: bool,
     /// The writes, in their order.
     pub actions: Vec<PlannedAction>,
+}
+
+/// A part of what `doctor` looks at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FindingGroup {
+    /// What it is about.
+    pub name: String,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+/// What `doctor` found, and what would put it right.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Diagnosis {
+    /// By subject.
+    pub groups: Vec<FindingGroup>,
+    /// The files of the remedy.
+    pub files: Vec<FileFix>,
+    /// What they do not prevent.
+    pub not_prevented: Vec<String>,
+}
+
+impl Diagnosis {
+    /// How many findings are this bad.
+    pub fn count(&self, level: Level) -> usize {
+        self.groups.iter().flat_map(|group| &group.findings).filter(|finding| finding.level == level).count()
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_well(&self) -> bool {
+        self.count(Level::Wrong) == 0
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::{
     Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide, events::run, incidents::summary,
-    micros, process_name, remedy, wrap,
+    micros, path::lost_by, process_name, wrap,
 };
 use crate::{
+    knowledge::{self, FileState, Finding, Program, networkd::Advice},
     model::{
         ActorClass, Confidence,
         record::{Change, EventRecord, ObjectKind, Outcome, Verdict},
@@ -22,6 +23,9 @@ use crate::{
 pub struct Explanation {
     /// Why it happened.
     pub why: String,
+    /// What is set on this node that lets it happen.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<Finding>,
     /// What stops it.
     pub fix: Vec<String>,
     /// How far the fix goes.
@@ -31,12 +35,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// What is known of an event like this one.
-    pub fn of(event: &EventRecord) -> Self {
-        let path = remedy::path(event.object.kind, event.change, event.cause);
+    /// What is known of an event like this one, and of what is set on the node where it happened.
+    pub fn of(event: &EventRecord, advice: &Advice) -> Self {
+        let path = lost_by(event.object.kind, event.change, event.cause);
         let next = next(event);
-        let remedy = remedy::find(event.actor.class);
-        let (why, fix, note) = match (event.verdict, event.actor.class, remedy) {
+        let program = knowledge::find(&event.actor);
+        let (why, fix, note) = match (event.verdict, event.actor.class, program) {
             (Verdict::Owner, ..) => (
                 "The owner of the scope did this itself: the guardian obeys.".to_owned(),
                 vec!["Nothing to fix.".to_owned()],
@@ -55,15 +59,15 @@ impl Explanation {
                 ],
                 None,
             ),
-            (_, _, Some(remedy)) => {
-                let mut fix = vec![remedy.how.to_owned()];
-                for file in remedy.files {
-                    fix.push(format!("  {}", file.file));
-                    fix.extend(file.lines.iter().map(|line| format!("      {line}")));
-                }
-                let note = (!remedy.note.is_empty()).then(|| remedy.note.to_owned());
-                let why = if remedy.class == ActorClass::Iproute2 { command(event) } else { remedy.why.to_owned() };
-                (format!("{path} {why}"), fix, note)
+            (_, _, Some(program)) => {
+                let ran = event.actor.class == ActorClass::Iproute2;
+                let why = match (ran, program.class) {
+                    (true, Some(ActorClass::Iproute2)) => command(event),
+                    (true, _) => format!("{} {}", command(event), program.why),
+                    (false, _) => program.why.clone(),
+                };
+                let note = (!program.note.is_empty()).then(|| program.note.clone());
+                (format!("{path} {why}"), fix(program, advice), note)
             }
             (_, _, None) => (
                 format!("{path} Why this program does so is not known to the guardian."),
@@ -75,8 +79,36 @@ impl Explanation {
                 None,
             ),
         };
-        Self { why, fix, note, next }
+        Self { why, found: advice.findings.clone(), fix, note, next }
     }
+}
+
+/// What to do: the files for this node where it was looked at, else those that help on most.
+fn fix(program: &Program, advice: &Advice) -> Vec<String> {
+    let mut fix = vec![program.how.clone()];
+    let mut file = |name: String, lines: &mut dyn Iterator<Item = &str>| {
+        fix.push(format!("  {name}"));
+        fix.extend(lines.map(|line| format!("      {line}")));
+    };
+    if advice.files.is_empty() {
+        for known in &program.files {
+            file(known.path.clone(), &mut known.lines.iter().map(String::as_str));
+        }
+        return fix;
+    }
+    let mut open = false;
+    for missing in advice.files.iter().filter(|file| file.state != FileState::Right) {
+        open = true;
+        let lines = missing.text.lines().filter(|line| !line.starts_with('#'));
+        file(missing.path.display().to_string(), &mut lines.into_iter());
+    }
+    let last = if open {
+        "`route-guardian doctor --fix --yes` writes this."
+    } else {
+        "Nothing is left to be written here: the files are as they should be."
+    };
+    fix.push(last.to_owned());
+    fix
 }
 
 /// What was run, and what started it.
@@ -117,7 +149,12 @@ fn of_key(key: &str) -> String {
 }
 
 /// Tells an event, and the incident that it is part of, where that is known.
-pub fn explain(style: &Style, event: &EventRecord, incident: Option<&Incident>) -> String {
+pub fn explain(
+    style: &Style,
+    event: &EventRecord,
+    incident: Option<&Incident>,
+    explanation: &Explanation,
+) -> String {
     let mut page = Page { style, out: String::new() };
     page.what(event);
     if let Some(incident) = incident {
@@ -129,8 +166,14 @@ pub fn explain(style: &Style, event: &EventRecord, incident: Option<&Incident>) 
         page.history(incident);
     }
     page.cost(event, incident);
-    let explanation = Explanation::of(event);
     page.text("WHY", &explanation.why);
+    for finding in &explanation.found {
+        match &finding.place {
+            // To be copied: it is not broken.
+            Some(place) => page.line("", &format!("  {}", clean(&place.to_string()))),
+            None => page.text("", &format!("  {}", clean(&finding.what))),
+        }
+    }
     for (n, line) in explanation.fix.iter().enumerate() {
         let label = if n == 0 { "FIX" } else { "" };
         // Lines of files are to be copied: they are not broken.

@@ -3,11 +3,12 @@
 //! Names of processes, their arguments and interfaces are other people's text: whatever is printed goes
 //! through [`clean`], so that nobody's `argv` moves the cursor of who reads about it.
 
+mod doctor;
 mod events;
 mod explain;
 mod incidents;
+mod path;
 mod plan;
-mod remedy;
 mod state;
 
 use std::{fmt::Write as _, time::Duration};
@@ -16,6 +17,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::model::record::{ActorRecord, Change, ObjectKind, ObjectRecord};
 
+pub use doctor::{doctor, limits, remedies};
 pub use events::{EventTable, wide};
 pub use explain::{Explanation, explain};
 pub use incidents::incidents;

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
+    knowledge::networkd::Advice,
     model::{
         ActorClass, Confidence,
         record::{Cause, Change, EventRecord, ObjectRecord, Outcome, Verdict},
@@ -68,6 +69,14 @@ fn samples() -> Vec<EventRecord> {
     events
 }
 
+fn page(event: &EventRecord, incident: Option<&Incident>) -> String {
+    page_in(&style(), event, incident)
+}
+
+fn page_in(style: &Style, event: &EventRecord, incident: Option<&Incident>) -> String {
+    explain(style, event, incident, &Explanation::of(event, &Advice::default()))
+}
+
 /// The samples as incidents, read from a journal: what networkd did once before, and in one burst.
 fn incidents_of_samples() -> Vec<Incident> {
     let dir = tempfile::tempdir().unwrap();
@@ -88,8 +97,7 @@ fn incidents_as_expected() {
     let wide = incidents(&style(), &all, true);
     golden("incidents.txt", include_str!("golden/incidents.txt"), &format!("{list}\n{wide}"));
     assert!(list.lines().all(|line| width(line) <= WIDTH_MAX), "{list}");
-    let pages: Vec<String> =
-        all.iter().map(|incident| explain(&style(), &incident.head, Some(incident))).collect();
+    let pages: Vec<String> = all.iter().map(|incident| page(&incident.head, Some(incident))).collect();
     golden("explain-incidents.txt", include_str!("golden/explain-incidents.txt"), &pages.join("\n"));
 }
 
@@ -110,7 +118,7 @@ fn events_as_expected() {
 
 #[test]
 fn explanations_as_expected() {
-    let text: Vec<String> = samples().iter().map(|event| explain(&style(), event, None)).collect();
+    let text: Vec<String> = samples().iter().map(|event| page(event, None)).collect();
     golden("explain.txt", include_str!("golden/explain.txt"), &text.join("\n"));
 }
 
@@ -180,7 +188,7 @@ fn laid_out_lines_stay_within_their_width() {
         for line in text.lines() {
             assert!(width(line) <= columns.min(WIDTH_MAX), "{} of {columns}: {line}", width(line));
         }
-        for line in explain(&style, &sample::script(1), None).lines() {
+        for line in page_in(&style, &sample::script(1), None).lines() {
             assert!(width(line) <= columns.min(WIDTH_MAX), "{line}");
         }
     }
@@ -190,7 +198,7 @@ fn laid_out_lines_stay_within_their_width() {
 fn other_peoples_text_cannot_steer_the_terminal() {
     let hostile = samples().swap_remove(6);
     let mut table = EventTable::new(&style(), &[]);
-    let text = table.line(&hostile) + &wide(&style(), &hostile) + &explain(&style(), &hostile, None);
+    let text = table.line(&hostile) + &wide(&style(), &hostile) + &page(&hostile, None);
     assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
 }
 

@@ -1,0 +1,212 @@
+//! What is wrong with a configuration of systemd-networkd on a node like this, and the files that put it right.
+//!
+//! Which settings hold against what was measured with the real program; what they do not hold against is said.
+
+use std::path::Path;
+
+use super::{Configuration, Interface, NetworkFile, Place, Said};
+use crate::knowledge::{FileFix, Finding};
+
+/// `ManageForeignNextHops=` came with this version of systemd.
+const KNOWS_NEXTHOPS: u32 = 256;
+/// From this version on a restart does not take away addresses that it is going to set again.
+const KEEPS_ADDRESSES: u32 = 257;
+
+/// The switches of `networkd.conf`, and what they stand for.
+const SWITCHES: [(&str, &str, u32); 3] = [
+    ("ManageForeignRoutes", "routes that others made, on every link that it configures", 0),
+    ("ManageForeignRoutingPolicyRules", "every policy rule that others made", 0),
+    ("ManageForeignNextHops", "nexthop objects that others made", KNOWS_NEXTHOPS),
+];
+
+/// What there is to say, and to write.
+#[derive(Clone, Debug, Default)]
+pub struct Advice {
+    /// What was found.
+    pub findings: Vec<Finding>,
+    /// The files of the remedy.
+    pub files: Vec<FileFix>,
+    /// What they do not prevent.
+    pub not_prevented: Vec<String>,
+}
+
+/// Looks at a configuration for a node whose `uplinks` carry guarded routes, and whose guarded links are, or will be,
+/// like `guarded`. `patterns` are the names of the latter for a file. `version` is systemd's.
+pub fn advise(
+    configuration: &Configuration,
+    root: &Path,
+    version: u32,
+    uplinks: &[Interface],
+    guarded: &[Interface],
+    patterns: &[String],
+) -> Advice {
+    let mut advice = Advice::default();
+    links(configuration, guarded, &mut advice);
+    let files = of_uplinks(configuration, uplinks, version, &mut advice);
+    let manages = !files.is_empty();
+    if manages {
+        switches(configuration, version, &mut advice);
+        write(root, version, &files, patterns, &mut advice);
+    } else if !advice.findings.iter().any(|finding| finding.level > crate::knowledge::Level::Ok) {
+        advice
+            .findings
+            .push(Finding::ok("no .network file is about the node's own interface or guarded links"));
+    } else {
+        write(root, version, &files, patterns, &mut advice);
+    }
+    advice
+}
+
+/// Guarded links that it would configure.
+fn links(configuration: &Configuration, guarded: &[Interface], advice: &mut Advice) {
+    let mut told: Vec<(Option<Place>, Vec<String>, Vec<Place>)> = Vec::new();
+    for link in guarded {
+        let Some((network, open)) = configuration.of(link) else { continue };
+        if network.is_unmanaged() {
+            continue;
+        }
+        let place = network.match_line();
+        match told.iter_mut().find(|(known, _, _)| *known == place) {
+            Some((_, names, _)) => names.push(link.name.clone()),
+            None => told.push((place, vec![link.name.clone()], open)),
+        }
+    }
+    if told.is_empty() && !guarded.is_empty() {
+        advice.findings.push(Finding::ok("no .network file configures a guarded link"));
+    }
+    for (place, names, open) in told {
+        let condition = open.first().map(|place| format!(", if {} holds", place.text)).unwrap_or_default();
+        advice.findings.push(
+            Finding::wrong(
+                format!("it configures guarded links: {}{condition}", names.join(", ")),
+                "it takes off their addresses and routes, and pods out of the bridge: as soon as they are made, and at \
+                 every restart",
+            )
+            .at(place),
+        );
+    }
+}
+
+/// What happens to the node's own interface; the files that configure it.
+fn of_uplinks<'c>(
+    configuration: &'c Configuration,
+    uplinks: &[Interface],
+    version: u32,
+    advice: &mut Advice,
+) -> Vec<&'c NetworkFile> {
+    let mut files: Vec<&NetworkFile> = Vec::new();
+    for link in uplinks {
+        let Some((network, _)) = configuration.of(link) else { continue };
+        if network.is_unmanaged() || files.iter().any(|known| known.path == network.path) {
+            continue;
+        }
+        files.push(network);
+        let keep = network.setting("Network", "KeepConfiguration");
+        let keeps = keep.as_ref().is_some_and(|said| said.value == "yes");
+        let static_only = keep.as_ref().is_some_and(|said| said.value == "static") && !uses_dhcp(network);
+        if keeps || static_only {
+            advice.findings.push(Finding::ok(format!("{} keeps its addresses over a restart", link.name)));
+        } else if version < KEEPS_ADDRESSES {
+            let place = keep.and_then(|said| said.place).or_else(|| network.match_line());
+            advice.findings.push(
+                Finding::wrong(
+                    format!("{} does not keep its addresses over a restart", link.name),
+                    "the kernel drops the routes by it, and those that have its address for their source; \
+                     KeepConfiguration=yes would be right",
+                )
+                .at(place),
+            );
+        }
+        let carrier = network.setting("Network", "IgnoreCarrierLoss");
+        // A time is enough for a short loss.
+        if carrier.as_ref().is_none_or(|said| super::boolean(&said.value) == Some(false)) {
+            let place = carrier.and_then(|said| said.place).or_else(|| network.match_line());
+            advice.findings.push(
+                Finding::wrong(
+                    format!("{} is set up anew when its carrier was lost", link.name),
+                    "routes by it go with each loss of the carrier; IgnoreCarrierLoss=yes would be right",
+                )
+                .at(place),
+            );
+        }
+    }
+    files
+}
+
+fn uses_dhcp(network: &NetworkFile) -> bool {
+    network.setting("Network", "DHCP").is_some_and(|said| super::boolean(&said.value) != Some(false))
+}
+
+fn switches(configuration: &Configuration, version: u32, advice: &mut Advice) {
+    for (key, what, since) in SWITCHES {
+        if version < since {
+            continue;
+        }
+        let Said { value, place } = configuration.switch(key, true);
+        if value {
+            let said = if place.is_some() { "is on" } else { "is on, as nobody says otherwise" };
+            advice.findings.push(
+                Finding::wrong(
+                    format!("{key} {said}"),
+                    format!("it removes {what}; {key}=no would be right"),
+                )
+                .at(place),
+            );
+        } else {
+            advice.findings.push(Finding::ok(format!("{key} is off")).at(place));
+        }
+    }
+}
+
+fn write(root: &Path, version: u32, files: &[&NetworkFile], patterns: &[String], advice: &mut Advice) {
+    let owned = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
+    if !files.is_empty() {
+        let mut lines = vec!["[Network]".to_owned()];
+        lines.extend(
+            SWITCHES.iter().filter(|(_, _, since)| version >= *since).map(|(key, ..)| format!("{key}=no")),
+        );
+        advice.files.push(FileFix::new(
+            root,
+            "/etc/systemd/networkd.conf.d/10-route-guardian.conf",
+            "leave what others have made",
+            &lines,
+        ));
+    }
+    let name = format!("Name={}", patterns.join(" "));
+    advice.files.push(FileFix::new(
+        root,
+        "/etc/systemd/network/05-route-guardian.network",
+        "leave guarded links alone",
+        &owned(&["[Match]", &name, "[Link]", "Unmanaged=yes"]),
+    ));
+    for network in files {
+        advice.files.push(FileFix::new(
+            root,
+            format!("/etc/systemd/network/{}.d/50-route-guardian.conf", network.name()),
+            format!("keep the node's own addresses ({})", network.path.display()),
+            &owned(&["[Network]", "KeepConfiguration=yes", "IgnoreCarrierLoss=yes"]),
+        ));
+    }
+    if version < KEEPS_ADDRESSES {
+        for (event, what) in [
+            ("`networkctl reconfigure` of the node's own interface", "routes by it"),
+            ("`networkctl reload` after its file was changed", "routes by it"),
+        ] {
+            advice.not_prevented.push(format!("{event}: {what} are lost, and the guardian restores them"));
+        }
+    }
+    advice.not_prevented.push(
+        "`ip link set down` or `networkctl down`: routes are lost, and come back when the link is up".into(),
+    );
+    advice.not_prevented.push(
+        "a lost carrier, where nexthop objects are used: the kernel itself drops those, and the guardian restores them"
+            .into(),
+    );
+    if version < KNOWS_NEXTHOPS {
+        advice.not_prevented.push(format!(
+            "a restart, where groups of nexthop objects are used: systemd before {KNOWS_NEXTHOPS} has no setting that \
+             keeps them, and the guardian restores them"
+        ));
+    }
+    advice.not_prevented.push("a DHCP lease with another address".into());
+}
