@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Attribute, Family, Leg, Object, Route, link::ifla};
+use crate::model::{Attribute, Family, Leg, Object, Route, link::ifla, route::rt};
 
 /// The objects of one key in the kernel's order; of all but routes there is one at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,6 +180,14 @@ pub fn is_multipath_capable(object: &Object) -> bool {
         && route.nexthop_id().is_none()
         && !route.legs.is_empty()
         && route.legs.iter().all(|leg| leg.gateway().is_some())
+}
+
+/// Whether both are IPv6 routes of one key that the kernel has made with addresses of different links, as `fe80::/64`:
+/// they know nothing of each other.
+pub fn stands_on_another_link(one: &Object, other: &Object) -> bool {
+    let (Some(one), Some(other)) = (one.route(), other.route()) else { return false };
+    let is_kernels = |route: &Route| route.family() == Family::Inet6 && route.protocol == rt::PROT_KERNEL;
+    is_kernels(one) && is_kernels(other) && !one.oifs().any(|link| other.oifs().any(|other| other == link))
 }
 
 /// The same way out; the weight does not matter, since the message about one leg has none.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    alternatives::{Alternatives, Removal},
+    alternatives::{Alternatives, Removal, stands_on_another_link},
     flow::Reason,
     machine::{Core, Who},
     rib::Phase,
@@ -90,16 +90,19 @@ impl Core {
 
         let own = entry.is_added_by(&who.actor);
         if who.verdict == Verdict::Owner || (own && !entry.is_whole()) {
-            let before = entry.desired.first_missing_in(&entry.observed).cloned();
+            let stays = |o: &Arc<Object>, observed: &Alternatives| {
+                observed.contains(o) || (!replaced && stands_on_another_link(o, &object))
+            };
+            let before = entry.desired.iter().find(|o| !stays(o, &entry.observed)).cloned();
             if doubt {
                 entry.desired = Alternatives::default();
                 entry.observed = [Arc::clone(&object)].into_iter().collect();
             }
             if covered || (key.is_single() && !entry.desired.is_empty()) {
-                entry.desired.set(object, replaced, appended);
+                entry.desired.set(Arc::clone(&object), replaced, appended);
             }
             let observed = &entry.observed;
-            entry.desired.retain(|o| observed.contains(o));
+            entry.desired.retain(|o| stays(o, observed));
             if who.verdict == Verdict::Owner {
                 (entry.adder, entry.adder_program) = (None, None);
                 self.withdrawn.remove(&key);

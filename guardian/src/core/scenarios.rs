@@ -13,6 +13,7 @@ use super::{
 use crate::model::{
     Actor, Mode, Notice, Object, ProcessId, Route, Stamp,
     record::{Outcome, Verdict},
+    route::rt,
 };
 
 #[test]
@@ -206,6 +207,31 @@ fn another_route_of_the_same_destination_is_left_alone() {
     }
     let actions = world.core.plan(Stamp(world.kernel.clock), 10);
     assert_eq!(actions, [Action::Prepend(ours.into())], "before it, where it was, and not in its place");
+}
+
+/// The owner's word on an IPv6 route by one link says nothing of that by another: `fe80::/64` stands on every link.
+#[test]
+fn what_the_owner_sets_on_one_link_does_not_let_go_of_another() {
+    let of_kernel = |link| Route { protocol: rt::PROT_KERNEL, ..route("fe80::/64", link) };
+    let [here, there] = [TUN, 3].map(of_kernel);
+    let mut world = World::new(Settings::default(), &[here.clone(), there.clone()], false);
+    let step = |world: &mut World, notice, verdict| {
+        let (at, actor) = (world.kernel.tick(), someone(60, "/usr/sbin/ip"));
+        world.core.step(at, Input::Notice { at, notice, port: 7, actor, verdict });
+    };
+    step(&mut world, gone(there.clone()), Verdict::Foreign);
+    step(&mut world, gone(here.clone()), Verdict::Foreign);
+    step(&mut world, set(here), Verdict::Owner);
+    let actions = world.core.plan(Stamp(world.kernel.clock), 10);
+    assert_eq!(actions.iter().map(Action::object).collect::<Vec<_>>(), [&Object::from(there)]);
+    // Of its own routes the one that it sets stands for all.
+    for destination in DESTINATIONS {
+        let [here, there] = [TUN, 3].map(|link| route(destination, link));
+        let mut world = World::new(Settings::default(), std::slice::from_ref(&there), false);
+        step(&mut world, gone(there), Verdict::Foreign);
+        step(&mut world, set(here), Verdict::Owner);
+        assert!(world.core.plan(Stamp(world.kernel.clock), 10).is_empty());
+    }
 }
 
 #[test]
