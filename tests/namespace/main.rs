@@ -15,6 +15,7 @@ mod modes;
 mod neighbours;
 mod networkd;
 mod networkd_cases;
+mod origin;
 mod owner;
 mod ownership;
 mod paths;

@@ -144,6 +144,8 @@ pub struct Report {
     pub cause: Cause,
     /// By whom.
     pub actor: Arc<Actor>,
+    /// Whose earlier request likely led to what the kernel did.
+    pub origin: Option<Arc<Actor>>,
     /// Whose change it counts as.
     pub verdict: Verdict,
     /// What came of it.

@@ -11,6 +11,7 @@ use super::{
     flow::{Effect, Input},
     incident::Incidents,
     losses::Insistence,
+    origin::Origins,
     plan::Action,
     rib::Rib,
     scope::Scope,
@@ -77,6 +78,7 @@ pub struct Core {
     /// The actor of what our own writes bring about.
     myself: Arc<Actor>,
     pub(super) incidents: Incidents,
+    origins: Origins,
     pub(super) seq: u64,
 }
 
@@ -104,6 +106,7 @@ impl Core {
             orphans: 0,
             myself: Arc::new(Actor::Kernel { what: "a consequence of a restore".into() }),
             incidents: Incidents::default(),
+            origins: Origins::default(),
             seq: 0,
         }
     }
@@ -112,11 +115,13 @@ impl Core {
     pub fn step(&mut self, now: Stamp, input: Input) {
         match input {
             Input::Notice { at, notice, port, actor, verdict } => {
-                self.notice(now, notice, &Who { at, port, actor, verdict, own: false });
+                let origin = self.origins.of(at, &notice, &actor, verdict, &self.links);
+                self.notice(now, notice, &Who { at, port, actor, origin, verdict, own: false });
             }
             Input::Own { at, notice } => {
                 let actor = Arc::clone(&self.myself);
-                self.notice(now, notice, &Who { at, port: 0, actor, verdict: Verdict::Kernel, own: true });
+                let who = Who { at, port: 0, actor, origin: None, verdict: Verdict::Kernel, own: true };
+                self.notice(now, notice, &who);
             }
             Input::Owner { alive, since } => self.owner_is(now, alive, since),
             Input::Gone(process) => self.finished(now, process, true),
@@ -160,6 +165,8 @@ pub(super) struct Who {
     pub at: Stamp,
     pub port: u32,
     pub actor: Arc<Actor>,
+    /// Whose earlier request likely led to what the kernel did.
+    pub origin: Option<Arc<Actor>>,
     pub verdict: Verdict,
     /// Whether our own writes have brought it about.
     pub own: bool,

@@ -13,6 +13,7 @@ mod machine;
 mod objects;
 #[cfg(test)]
 mod objects_tests;
+mod origin;
 pub mod plan;
 mod restore;
 mod rib;

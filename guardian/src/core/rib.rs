@@ -82,6 +82,8 @@ pub struct Loss {
     pub change: Change,
     pub cause: Cause,
     pub actor: Arc<Actor>,
+    /// Whose earlier request likely led to what the kernel did.
+    pub origin: Option<Arc<Actor>>,
     pub verdict: Verdict,
     pub phase: Phase,
     /// Whether the message carried no netlink port: ioctl, sysctl, or a consequence of something else.

@@ -342,6 +342,7 @@ impl Core {
                     at: ended,
                     port: 0,
                     actor: Arc::new(Actor::Unknown),
+                    origin: None,
                     verdict: Verdict::Unknown,
                     own: false,
                 };

@@ -91,7 +91,8 @@ impl Guard {
             if actor.class == ActorClass::KubeRouter && report.verdict != Verdict::Owner {
                 Arc::make_mut(&mut actor).class = ActorClass::Other;
             }
-            let record = self.ids.record(&report, actor, failed_lookups, self.core.links());
+            let origin = report.origin.as_ref().map(|origin| self.attribution.record(origin));
+            let record = self.ids.record(&report, actor, origin, failed_lookups, self.core.links());
             self.remember(&record);
             match self.told.try_send(Told { record, again: report.again }) {
                 Ok(()) => {}

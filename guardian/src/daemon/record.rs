@@ -64,6 +64,7 @@ impl Ids {
         &mut self,
         report: &Report,
         actor: Arc<ActorRecord>,
+        origin: Option<Arc<ActorRecord>>,
         failed_lookups: Option<u64>,
         links: &Links,
     ) -> EventRecord {
@@ -79,6 +80,7 @@ impl Ids {
             change: report.change,
             cause: report.cause,
             actor,
+            origin,
             verdict: report.verdict,
             outcome: report.outcome,
             detection_us: Some(micros(report.detected)),

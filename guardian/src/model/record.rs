@@ -222,6 +222,10 @@ pub struct EventRecord {
     pub cause: Cause,
     /// By whom. Shared by the records of a burst: a table that was flushed has thousands of them.
     pub actor: Arc<ActorRecord>,
+    /// Whose request likely led to what the kernel did later: a carrier that drops because somebody took the other end
+    /// down, a lifetime that somebody set. Likely, not certain: nothing ties the two together but time and object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Arc<ActorRecord>>,
     /// Whose change it counts as.
     pub verdict: Verdict,
     /// What was done.

@@ -55,6 +55,7 @@ pub fn networkd(n: u32) -> EventRecord {
         outcome: Outcome::Restored,
         detection_us: Some(24),
         outage_us: Some(71),
+        origin: None,
         failed_lookups: None,
         let_go: false,
         error: None,

@@ -95,6 +95,7 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
         outage(event)
     );
     let mut details = vec![family_line(&event.actor)];
+    details.extend(event.origin.as_ref().map(|origin| likely(origin)));
     details.extend(event.actor.unit.as_ref().map(|unit| format!("unit {}", clean(unit))));
     details.extend(event.actor.pod.as_ref().map(|pod| format!("pod {}", clean(pod))));
     details.push(format!("confidence {}", event.actor.confidence.as_str()));
@@ -114,6 +115,13 @@ pub(super) fn family_line(actor: &ActorRecord) -> String {
         format!("{}[{}]", process_name(ancestor.exe.as_deref(), &ancestor.comm), ancestor.pid)
     }));
     chain.join(" ← ")
+}
+
+/// Whose request likely led to what the kernel did.
+pub(super) fn likely(origin: &ActorRecord) -> String {
+    let name = actor_name(origin);
+    let ran = if origin.argv.is_empty() { "" } else { ": " };
+    format!("likely after {name}{ran}{}", run(&origin.argv, origin.argv_cut, ""))
 }
 
 /// The command line as a shell would take it, or what stands in for it.

@@ -6,8 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{
-    Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide, events::run, incidents::summary,
-    micros, path::lost_by, process_name, wrap,
+    Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide,
+    events::{likely, run},
+    incidents::summary,
+    micros,
+    path::lost_by,
+    process_name, wrap,
 };
 use crate::{
     knowledge::{self, FileState, Finding, Program, networkd::Advice},
@@ -321,6 +325,9 @@ impl Page<'_> {
             (Confidence::None, _) => "none: attribution was lost or is not available",
         };
         self.text("WHO", &format!("{} ({sure})", actor_name(actor)));
+        if let Some(origin) = &event.origin {
+            self.text("", &likely(origin));
+        }
         if actor.pid.is_none() {
             return;
         }

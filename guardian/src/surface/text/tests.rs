@@ -47,6 +47,7 @@ fn samples() -> Vec<EventRecord> {
     Arc::make_mut(&mut link.actor).confidence = Confidence::Exact;
     Arc::make_mut(&mut link.actor).comm = "kworker/1:2".into();
     link.verdict = Verdict::Kernel;
+    link.origin = Some(sample::script(2).actor);
     link.outcome = Outcome::Failed;
     link.outage_us = None;
     link.error = Some("Network is unreachable (101): Nexthop has invalid gateway".into());
