@@ -51,7 +51,7 @@ impl Key {
         let payload = self.message();
         let mut message = Vec::with_capacity(HEADER + payload.len());
         message.extend(((HEADER + payload.len()) as u32).to_ne_bytes());
-        message.extend((libc::RTM_DELROUTE as u16).to_ne_bytes());
+        message.extend(libc::RTM_DELROUTE.to_ne_bytes());
         message.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
         message.extend([0; 8]);
         message.extend(payload);

@@ -29,7 +29,10 @@ fn main() -> Result<()> {
         "plain" => take(&keys),
         "ioctl" => keys.iter().try_for_each(|key| by_ioctl(*key)),
         "thread" => in_thread(keys),
-        "orphaned-thread" => in_orphaned_thread(keys),
+        "orphaned-thread" => {
+            in_orphaned_thread(keys);
+            Ok(())
+        }
         "fork" => in_child(&keys, false),
         "vfork" => in_vfork(&keys),
         "daemon" => in_child(&keys, true),
@@ -87,7 +90,7 @@ fn in_thread(keys: Vec<Key>) -> Result<()> {
     thread::spawn(move || take(&keys)).join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
 }
 
-fn in_orphaned_thread(keys: Vec<Key>) -> Result<()> {
+fn in_orphaned_thread(keys: Vec<Key>) {
     thread::spawn(move || {
         thread::sleep(Duration::from_millis(100));
         let _ = take(&keys);
@@ -95,7 +98,6 @@ fn in_orphaned_thread(keys: Vec<Key>) -> Result<()> {
     });
     // SAFETY: ends this thread alone.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
-    Ok(())
 }
 
 /// In a child, or the orphan of a child in a session of its own, which this process does not wait for.

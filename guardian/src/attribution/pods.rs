@@ -69,19 +69,18 @@ impl Pods {
     /// Adds to the record of an actor in a container or pod what is not known from its cgroup.
     pub fn complete(&mut self, record: &mut ActorRecord) {
         let Some(key) = record.container.clone().or_else(|| record.pod.clone()) else { return };
-        let names = match self.known.get(&key) {
-            Some(names) => names.clone(),
-            None => {
-                let names = self.look_up(record);
-                // What is not there may be later: only an answer is kept.
-                if names.name.is_some() {
-                    if self.known.len() >= Self::KNOWN {
-                        self.known.clear();
-                    }
-                    self.known.insert(key, names.clone());
+        let names = if let Some(names) = self.known.get(&key) {
+            names.clone()
+        } else {
+            let names = self.look_up(record);
+            // What is not there may be later: only an answer is kept.
+            if names.name.is_some() {
+                if self.known.len() >= Self::KNOWN {
+                    self.known.clear();
                 }
-                names
+                self.known.insert(key, names.clone());
             }
+            names
         };
         record.runtime = record.runtime.take().or(names.runtime);
         record.pod = record.pod.take().or(names.uid);

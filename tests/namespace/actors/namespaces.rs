@@ -52,7 +52,10 @@ fn one_who_enters_from_outside() -> Result<()> {
     // The first thread of the tests has made no namespace.
     let outside = std::process::id();
     let inside = format!("/proc/{outside}/task/{thread}/ns/net");
-    shell(&lab, &format!("exec nsenter --net=/proc/{outside}/ns/net nsenter --net={inside} ip route del {KEY}"))?;
+    shell(
+        &lab,
+        &format!("exec nsenter --net=/proc/{outside}/ns/net nsenter --net={inside} ip route del {KEY}"),
+    )?;
     Truth::ip()?.check(&lost(&guardian)?);
     Ok(())
 }

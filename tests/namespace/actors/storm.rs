@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt::Write as _,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,7 +29,7 @@ fn fifty_thousand_deletions_by_five_thousand_processes() -> Result<()> {
         let _ = writeln!(batch, "route add {dst}/24 via {PEER} proto 17");
     }
     lab.batch(&batch)?;
-    let guardian = lab.guardian().args("--mode observe").start()?;
+    let guardian = lab.guardian().args("--mode observe").set("state.journal_max", "\"1GiB\"").start()?;
     let before = guardian.resident_kib()?;
     let begin = Instant::now();
     run(Command::new(taker()).arg("storm"))?;
@@ -42,8 +45,18 @@ fn fifty_thousand_deletions_by_five_thousand_processes() -> Result<()> {
 
     let mut keys = HashSet::new();
     let mut actors: HashMap<(u64, u64), usize> = HashMap::new();
-    for line in guardian.answer("events -o json")?.lines() {
-        let event = lab::Event(serde_json::from_str(line)?);
+    // `events` serves the last few thousand; the journal has all, in one file under this bound.
+    let path = guardian.state().join("events.jsonl");
+    let mut written = 0;
+    wait_for("the journal", Duration::from_secs(20), || {
+        let now = fs::metadata(&path)?.len();
+        let quiet = now > 0 && now == std::mem::replace(&mut written, now);
+        thread::sleep(Duration::from_millis(if quiet { 0 } else { 300 }));
+        Ok(quiet)
+    })?;
+    let journal = File::open(path)?;
+    for line in BufReader::new(journal).lines() {
+        let event = lab::Event(serde_json::from_str(&line?)?);
         assert_eq!(event.text("/actor/confidence"), "exact", "{event}");
         assert_eq!(event.text("/actor/exe"), taker().to_string_lossy(), "{event}");
         let argv = event.argv();
