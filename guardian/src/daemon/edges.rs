@@ -23,8 +23,9 @@ use crate::{
     },
 };
 
-/// Records on their way from the guard to the journal; what does not fit is counted as lost.
-pub const QUEUE: usize = 16_384;
+/// Records on their way from the guard to the journal, as many as there may be reports before; what does not fit is
+/// counted as lost. Room is taken only while it is used.
+pub const QUEUE: usize = 65_536;
 
 /// When a journal that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
