@@ -87,6 +87,8 @@ pub const PROCESS_READY: u32 = 1 << 5;
 /// [`ProcessRecord::flags`]: `exe` is a text, front to back; otherwise path components, the last one
 /// first, each NUL-terminated.
 pub const PROCESS_EXE_TEXT: u32 = 1 << 6;
+/// [`ProcessRecord::flags`]: the executable has no name in a filesystem any more, or never had one.
+pub const PROCESS_EXE_DELETED: u32 = 1 << 7;
 
 /// The resolution of start times in /proc, in nanoseconds: `USER_HZ` is 100 everywhere.
 pub const COARSE_NS: u64 = 10_000_000;

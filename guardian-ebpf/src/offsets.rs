@@ -40,6 +40,7 @@ macro_rules! for_each_offset {
             PATH_DENTRY: "path", "dentry", exe;
             DENTRY_PARENT: "dentry", "d_parent", exe;
             DENTRY_NAME: "dentry", "d_name", exe;
+            DENTRY_HASH: "dentry", "d_hash", exe;
             QSTR_NAME: "qstr", "name", exe;
             VFSMOUNT_ROOT: "vfsmount", "mnt_root", exe;
             MOUNT_VFSMOUNT: "mount", "mnt", exe;

@@ -31,11 +31,13 @@ pub fn read(tgid: u32) -> Option<Process> {
     let directory = Directory::open(tgid)?;
     let stat = Stat::parse(&directory.text("stat")?)?;
     let (argv, argv_cut) = parse_cmdline(&directory.bytes("cmdline").unwrap_or_default());
+    let exe = fs::read_link(directory.path("exe")).ok().map(|path| path.to_string_lossy().into_owned());
     Some(Process {
         id: ProcessId { tgid, start_ns: stat.start_ns },
         parent: stat.parent(tgid),
         comm: stat.comm,
-        exe: fs::read_link(directory.path("exe")).ok().map(|path| path.to_string_lossy().into_owned()),
+        exe_deleted: exe.as_deref().is_some_and(|exe| without_deleted(exe) != exe),
+        exe: exe.map(|exe| without_deleted(&exe).to_owned()),
         argv,
         argv_cut,
         uid: directory.text("status").as_deref().and_then(parse_uid)?,
@@ -53,6 +55,27 @@ pub fn cgroup(id: ProcessId) -> Option<String> {
     } else {
         None
     }
+}
+
+/// Where a process works, and whether its executable is gone from its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The working directory in its mount namespace.
+    pub cwd: Option<String>,
+    /// Whether the executable was deleted or replaced since.
+    pub exe_deleted: bool,
+}
+
+/// Reads what may change while a process runs, of exactly this run; `None` where it is gone.
+pub fn surroundings(id: ProcessId) -> Option<Surroundings> {
+    let directory = Directory::open(id.tgid)?;
+    let stat = Stat::parse(&directory.text("stat")?)?;
+    if !same_run(id, ProcessId { tgid: id.tgid, start_ns: stat.start_ns }) {
+        return None;
+    }
+    let link = |name| Some(fs::read_link(directory.path(name)).ok()?.to_string_lossy().into_owned());
+    let exe_deleted = link("exe").is_some_and(|exe| without_deleted(&exe) != exe);
+    Some(Surroundings { cwd: link("cwd"), exe_deleted })
 }
 
 /// All processes that are running, in the order of their pids.
@@ -276,9 +299,15 @@ mod tests {
         assert!(Command::new("cp").arg("/bin/sh").arg(&program).status().unwrap().success());
         let child = shell(program.to_str().unwrap(), &[]);
         fs::remove_file(&program).unwrap();
-        let exe = read(child.0.id()).unwrap().exe.unwrap();
-        assert_eq!(exe, format!("{} (deleted)", program.display()));
-        assert_eq!(Path::new(without_deleted(&exe)), program);
+        let process = read(child.0.id()).unwrap();
+        assert_eq!(process.exe.as_deref(), program.to_str());
+        assert!(process.exe_deleted);
+        let around = surroundings(process.id).unwrap();
+        assert_eq!(around.cwd.as_deref(), std::env::current_dir().unwrap().to_str());
+        assert!(around.exe_deleted);
+        let earlier = ProcessId { start_ns: process.id.start_ns - TICK_NS, ..process.id };
+        assert_eq!(surroundings(earlier), None);
+        assert!(!read(std::process::id()).unwrap().exe_deleted);
     }
 
     #[test]

@@ -46,6 +46,18 @@ impl Key {
         Self { dst, len, table: 254 }
     }
 
+    /// A complete request to delete this route, to which no answer is wanted.
+    pub fn deletion(&self) -> Vec<u8> {
+        let payload = self.message();
+        let mut message = Vec::with_capacity(HEADER + payload.len());
+        message.extend(((HEADER + payload.len()) as u32).to_ne_bytes());
+        message.extend(libc::RTM_DELROUTE.to_ne_bytes());
+        message.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(payload);
+        message
+    }
+
     /// `struct rtmsg` and the attributes that name this route, and no other field set.
     fn message(&self) -> Vec<u8> {
         let mut message = rtmsg(self.dst, self.len);
@@ -54,6 +66,12 @@ impl Key {
         push(&mut message, libc::RTA_TABLE, &self.table.to_ne_bytes());
         push_address(&mut message, libc::RTA_DST, self.dst);
         message
+    }
+}
+
+impl AsRawFd for Client {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
     }
 }
 

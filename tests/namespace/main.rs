@@ -4,6 +4,7 @@
 //! build and the programs they use.
 
 mod absence;
+mod actors;
 mod churn;
 mod cost;
 mod damping;

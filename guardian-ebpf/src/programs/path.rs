@@ -1,10 +1,15 @@
 //! The path of an executable file, as `d_path` would say it.
 
 use super::read::{
-    DENTRY_NAME, DENTRY_PARENT, FILE_PATH, MM_EXE, MOUNT_PARENT, MOUNT_POINT, MOUNT_VFSMOUNT, PATH_DENTRY,
-    PATH_MOUNT, QSTR_NAME, VFSMOUNT_ROOT, field, member, opaque, present, string,
+    DENTRY_HASH, DENTRY_NAME, DENTRY_PARENT, FILE_PATH, MM_EXE, MOUNT_PARENT, MOUNT_POINT, MOUNT_VFSMOUNT,
+    PATH_DENTRY, PATH_MOUNT, QSTR_NAME, VFSMOUNT_ROOT, at, field, member, opaque, present, string,
 };
-use route_guardian_ebpf::{ARGV_MAX, EXE_MAX, PROCESS_EXE_CUT, PROCESS_EXE_TEXT, ProcessRecord};
+use route_guardian_ebpf::{
+    ARGV_MAX, EXE_MAX, PROCESS_EXE_CUT, PROCESS_EXE_DELETED, PROCESS_EXE_TEXT, ProcessRecord,
+};
+
+/// `struct hlist_bl_node { struct hlist_bl_node *next, **pprev; }` of `include/linux/list_bl.h`.
+const PPREV: u64 = 8;
 
 /// Path components and mount crossings that are followed upwards. Deeper paths are cut, and say so.
 const STEPS: u32 = 40;
@@ -42,6 +47,17 @@ pub(super) unsafe fn write(mm: u64, info: *mut ProcessRecord) {
                 break;
             }
             let parent: u64 = field(dentry, &DENTRY_PARENT);
+            if parent == dentry && dentry != root && used == 0 {
+                // Of `memfd_create` and its kin: a name of its own in no folder (`simple_dname`).
+                let name: u64 = field(member(dentry, &DENTRY_NAME), &QSTR_NAME);
+                // SAFETY: `exe` has this room.
+                let wrote = unsafe { string(exe, EXE_MAX as u32, name) };
+                if wrote > 0 && wrote <= EXE_MAX as i64 {
+                    used = wrote as u32;
+                }
+                cut = false;
+                break;
+            }
             if dentry == root || parent == dentry {
                 let above: u64 = field(mount, &MOUNT_PARENT);
                 if dentry != root || above == mount || above == 0 {
@@ -55,14 +71,14 @@ pub(super) unsafe fn write(mm: u64, info: *mut ProcessRecord) {
             }
             let name: u64 = field(member(dentry, &DENTRY_NAME), &QSTR_NAME);
             // The mask tells the verifier what the break below tells us.
-            let at = opaque(used) & (EXE_MAX as u32 - 1);
+            let end = opaque(used) & (EXE_MAX as u32 - 1);
             // SAFETY: at most `EXE_MAX` bytes from an offset below `EXE_MAX`: what does not fit into `exe`
             // falls into `argv`, see above.
-            let wrote = unsafe { string(exe.add(at as usize), EXE_MAX as u32, name) };
+            let wrote = unsafe { string(exe.add(end as usize), EXE_MAX as u32, name) };
             if wrote <= 0 {
                 break;
             }
-            let next = at + wrote as u32;
+            let next = end + wrote as u32;
             if next >= EXE_MAX as u32 {
                 break;
             }
@@ -76,6 +92,29 @@ pub(super) unsafe fn write(mm: u64, info: *mut ProcessRecord) {
         (*info).flags &= !(PROCESS_EXE_CUT | PROCESS_EXE_TEXT);
         if cut {
             (*info).flags |= PROCESS_EXE_CUT;
+        }
+    }
+}
+
+/// Notes whether the file that `mm` executes has lost its name, or never had one (`d_unhashed` in
+/// `include/linux/dcache.h`, which asks `pprev`; so from 2.6.38 to 6.18). Of a task without memory nothing is said
+/// anew.
+///
+/// # Safety
+/// `info` must point at a whole record in map memory.
+#[inline(always)]
+pub(super) unsafe fn mark_deleted(mm: u64, info: *mut ProcessRecord) {
+    if mm == 0 || !present(&DENTRY_HASH) {
+        return;
+    }
+    let file: u64 = field(mm, &MM_EXE);
+    let dentry: u64 = field(member(file, &FILE_PATH), &PATH_DENTRY);
+    let hashed = at::<u64>(member(dentry, &DENTRY_HASH).wrapping_add(PPREV)) != 0;
+    // SAFETY: within the record.
+    unsafe {
+        (*info).flags &= !PROCESS_EXE_DELETED;
+        if dentry != 0 && !hashed {
+            (*info).flags |= PROCESS_EXE_DELETED;
         }
     }
 }

@@ -88,6 +88,7 @@ pub(super) unsafe fn refresh(task: u64, info: *mut ProcessRecord) {
         (*info).uid = task::uid(task);
         (*info).login_uid = task::login_uid(task);
         (*info).cgroup = task::cgroup(task);
+        path::mark_deleted(field(task, &TASK_MM), info);
     }
 }
 

@@ -174,6 +174,7 @@ mod tests {
         process.exe = exe.map(str::to_owned);
         process.argv = argv.iter().map(|&word| word.to_owned()).collect();
         class_of(&Actor::Process {
+            thread: None,
             process: Arc::new(process),
             ancestors: Vec::new(),
             cgroup: cgroup.map(Arc::from),

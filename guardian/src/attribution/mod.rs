@@ -10,6 +10,7 @@
 pub mod cgroup;
 pub mod class;
 pub mod owner;
+pub mod pods;
 pub mod record;
 pub mod table;
 
@@ -24,6 +25,7 @@ use crate::{
     procfs,
 };
 use cgroup::Cgroups;
+use pods::Pods;
 use table::ProcessTable;
 
 /// `task->comm` as the kernel has it: padded with zero bytes (`TASK_COMM_LEN`).
@@ -44,6 +46,8 @@ pub enum KernelWork {
 pub struct TaskFacts {
     /// The process of the task; a `start_ns` of 0 stands for a start time that is not known.
     pub id: ProcessId,
+    /// The thread, 0 where unknown.
+    pub tid: u32,
     /// The real user id at the time of the change.
     pub uid: u32,
     /// The name of the thread that made the change.
@@ -65,6 +69,7 @@ pub struct Attribution {
     table: ProcessTable,
     cgroups: Cgroups,
     cgroups_at_once: bool,
+    pods: Pods,
     last_record: Option<(Arc<Actor>, Arc<ActorRecord>)>,
     kernel_threads: HashMap<Comm, Arc<Actor>>,
     softirq: Arc<Actor>,
@@ -85,6 +90,7 @@ impl Attribution {
             table: ProcessTable::new(processes),
             cgroups: Cgroups::discover(),
             cgroups_at_once: true,
+            pods: Pods::discover(),
             last_record: None,
             kernel_threads: HashMap::new(),
             softirq: kernel_actor("softirq"),
@@ -108,14 +114,21 @@ impl Attribution {
         {
             return Arc::clone(record);
         }
-        let record = Arc::new(match &**actor {
-            Actor::Process { process, ancestors, cgroup: None, confidence } => {
+        let mut record = match &**actor {
+            Actor::Process { process, thread, ancestors, cgroup: None, confidence } => {
                 let cgroup = self.cgroups.path(process.cgroup_id, process.id);
                 let (process, ancestors) = (Arc::clone(process), ancestors.clone());
-                actor_record(&Actor::Process { process, ancestors, cgroup, confidence: *confidence })
+                let (thread, confidence) = (*thread, *confidence);
+                actor_record(&Actor::Process { process, thread, ancestors, cgroup, confidence })
             }
             other => actor_record(other),
-        });
+        };
+        if let Some(around) = actor.process().and_then(|process| procfs::surroundings(process.id)) {
+            record.cwd = around.cwd;
+            record.exe_deleted |= around.exe_deleted;
+        }
+        self.pods.complete(&mut record);
+        let record = Arc::new(record);
         self.last_record = Some((Arc::clone(actor), Arc::clone(&record)));
         record
     }
@@ -189,18 +202,22 @@ impl Attribution {
             let right = |process: &Process| procfs::same_run(process.id, wanted);
             sensor(wanted.tgid).filter(right).or_else(|| procfs::read(wanted.tgid).filter(right))
         };
+        let thread = (task.tid != 0 && task.tid != task.id.tgid).then_some(task.tid);
         let actor = if let Some(process) = self.table.subject(task, &ask) {
             let (ancestors, whole) = self.table.ancestors(&process, &ask);
-            let complete = whole && process.exe.is_some() && !process.argv.is_empty();
+            let exe_whole = process.exe.as_deref().is_some_and(|exe| !exe.starts_with('…'));
+            let complete = whole && exe_whole && !process.argv.is_empty();
             Actor::Process {
                 cgroup: self.cgroup(process.cgroup_id, process.id),
                 confidence: if complete { Confidence::Exact } else { Confidence::Partial },
                 process,
+                thread,
                 ancestors,
             }
         } else {
             Actor::Process {
                 process: Arc::new(stranger(task)),
+                thread,
                 ancestors: Vec::new(),
                 cgroup: self.cgroup(task.cgroup_id, task.id),
                 confidence: Confidence::Partial,
@@ -219,6 +236,7 @@ fn stranger(task: &TaskFacts) -> Process {
         parent: None,
         comm: comm_text(&task.comm).into(),
         exe: None,
+        exe_deleted: false,
         argv: Vec::new(),
         argv_cut: false,
         uid: task.uid,

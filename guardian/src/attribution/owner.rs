@@ -107,6 +107,7 @@ mod tests {
 
     fn actor(process: Process, ancestors: Vec<Process>, cgroup: Option<&str>) -> Actor {
         Actor::Process {
+            thread: None,
             process: Arc::new(process),
             ancestors: ancestors.into_iter().map(Arc::new).collect(),
             cgroup: cgroup.map(Arc::from),
@@ -133,6 +134,7 @@ mod tests {
     fn a_name_and_arguments_do_not() {
         for exe in [Some("/usr/bin/perl".to_owned()), None] {
             let spoofed = Process {
+                exe_deleted: false,
                 exe,
                 comm: "kube-router".to_owned(),
                 argv: vec![KUBE_ROUTER.to_owned(), "--run-router".to_owned()],

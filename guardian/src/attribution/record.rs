@@ -6,23 +6,28 @@ use crate::model::{
     record::{ActorRecord, AncestorRecord},
 };
 
-/// Everything that is known about an actor, in the words of the outer interface. The pod is told by its uid.
+/// Everything that is known about an actor, in the words of the outer interface. Of the pod, the uid:
+/// its name is asked for by [`super::pods`].
 pub fn actor_record(actor: &Actor) -> ActorRecord {
     let record =
         ActorRecord { class: class_of(actor), confidence: actor.confidence(), ..ActorRecord::default() };
     match actor {
-        Actor::Process { process, ancestors, cgroup, .. } => {
+        Actor::Process { process, thread, ancestors, cgroup, .. } => {
             let placement = cgroup.as_deref().map(Placement::of).unwrap_or_default();
             ActorRecord {
                 pid: Some(process.id.tgid),
                 start_ns: Some(process.id.start_ns).filter(|&start_ns| start_ns != 0),
+                tid: *thread,
                 comm: process.comm.clone(),
                 exe: process.exe.clone(),
+                exe_deleted: process.exe_deleted,
                 argv: process.argv.clone(),
                 argv_cut: process.argv_cut,
                 uid: Some(process.uid),
                 login_uid: process.login_uid,
                 unit: placement.unit.map(str::to_owned),
+                slice: placement.slice.map(str::to_owned),
+                runtime: placement.container.and_then(|container| container.runtime).map(str::to_owned),
                 container: placement.container.map(|container| container.id.to_owned()),
                 pod: placement.pod,
                 cgroup: cgroup.as_deref().map(str::to_owned),
@@ -38,8 +43,11 @@ pub fn actor_record(actor: &Actor) -> ActorRecord {
 fn ancestor_record(process: &Process) -> AncestorRecord {
     AncestorRecord {
         pid: process.id.tgid,
+        start_ns: Some(process.id.start_ns).filter(|&start_ns| start_ns != 0),
+        uid: Some(process.uid),
         comm: process.comm.clone(),
         exe: process.exe.clone(),
+        exe_deleted: process.exe_deleted,
         argv: process.argv.clone(),
     }
 }
@@ -62,6 +70,7 @@ mod tests {
         );
         let actor = Actor::Process {
             process: Arc::new(process(7, 6)),
+            thread: Some(8),
             ancestors: vec![Arc::new(process(6, 1)), Arc::new(process(1, 0))],
             cgroup: Some(path.as_str().into()),
             confidence: Confidence::Exact,
@@ -72,6 +81,9 @@ mod tests {
         assert_eq!(record.start_ns, Some(process(7, 6).id.start_ns));
         assert_eq!(record.container, Some(id.clone()));
         assert_eq!(record.pod.as_deref(), Some("11111111-2222-3333-4444-555555555555"));
+        assert_eq!((record.tid, record.runtime.as_deref()), (Some(8), Some("containerd")));
+        assert_eq!(record.ancestors[0].uid, Some(0));
+        assert_eq!(record.ancestors[0].start_ns, Some(process(6, 1).id.start_ns));
         assert_eq!(record.unit, Some(format!("cri-containerd-{id}.scope")));
         assert_eq!(record.cgroup, Some(path));
         assert_eq!(record.ancestors.iter().map(|ancestor| ancestor.pid).collect::<Vec<_>>(), [6, 1]);

@@ -48,6 +48,7 @@ struct Entry {
 /// An actor, and what it was built from besides the table.
 struct Answer {
     actor: Arc<Actor>,
+    tid: u32,
     uid: u32,
     cgroup_id: u64,
     filled: u64,
@@ -149,6 +150,7 @@ impl ProcessTable {
         let entry = self.entries.get_mut(&task.id.tgid).filter(|entry| same_run(entry.id, task.id))?;
         let answer = entry.answer.as_ref()?;
         let valid = answer.uid == task.uid
+            && answer.tid == task.tid
             && answer.cgroup_id == task.cgroup_id
             && entry.comms.contains(&task.comm)
             && (answer.filled == filled || answer.actor.confidence() == Confidence::Exact);
@@ -170,8 +172,13 @@ impl ProcessTable {
             entry.comms.rotate_right(1);
             entry.comms[0] = task.comm;
         }
-        entry.answer =
-            Some(Answer { actor: Arc::clone(actor), uid: task.uid, cgroup_id: task.cgroup_id, filled });
+        entry.answer = Some(Answer {
+            actor: Arc::clone(actor),
+            tid: task.tid,
+            uid: task.uid,
+            cgroup_id: task.cgroup_id,
+            filled,
+        });
     }
 
     /// The process of a task, with the user and the cgroup that the task has now.

@@ -24,7 +24,8 @@ fn table_of(processes: impl IntoIterator<Item = Process>) -> ProcessTable {
 /// As `Attribution` does, with an actor that only tells how complete it is.
 fn answer(table: &mut ProcessTable, task: &TaskFacts, confidence: Confidence) -> Arc<Actor> {
     let process = table.subject(task, NOBODY).unwrap();
-    let actor = Arc::new(Actor::Process { process, ancestors: Vec::new(), cgroup: None, confidence });
+    let actor =
+        Arc::new(Actor::Process { process, thread: None, ancestors: Vec::new(), cgroup: None, confidence });
     table.cache(task, &actor);
     actor
 }

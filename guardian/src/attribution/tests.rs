@@ -9,6 +9,7 @@ use super::*;
 /// A made-up process; the older the lower its pid, and none before PID 1.
 pub(super) fn process(tgid: u32, parent: u32) -> Process {
     Process {
+        exe_deleted: false,
         id: id(tgid),
         parent: (parent != 0).then(|| id(parent)),
         comm: format!("p{tgid}"),
@@ -27,6 +28,7 @@ pub(super) fn task(tgid: u32) -> TaskFacts {
     let name = format!("p{tgid}");
     comm[..name.len()].copy_from_slice(name.as_bytes());
     TaskFacts {
+        tid: tgid,
         id: id(tgid),
         uid: 0,
         comm,

@@ -31,6 +31,7 @@ fn links() -> Vec<crate::model::Link> {
 
 pub(super) fn someone(pid: u32, exe: &str) -> Arc<Actor> {
     let process = Process {
+        exe_deleted: false,
         id: ProcessId { tgid: pid, start_ns: u64::from(pid) },
         parent: None,
         comm: "x".into(),
@@ -42,6 +43,7 @@ pub(super) fn someone(pid: u32, exe: &str) -> Arc<Actor> {
         cgroup_id: 0,
     };
     Arc::new(Actor::Process {
+        thread: None,
         process: Arc::new(process),
         ancestors: vec![],
         cgroup: None,

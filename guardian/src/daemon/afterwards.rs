@@ -7,14 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{edges::Told, guard::Guard};
+use super::{clock, edges::Told, guard::Guard};
 use crate::{
     core::{Counts, Reason, Report},
     model::{
         ActorClass, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
     },
-    surface::metrics::Objects,
+    surface::metrics::{Metrics, Objects},
 };
 
 /// Records are made this long after the first change that they tell of: the shortest time that the runtime's
@@ -26,6 +26,9 @@ const GAUGES: Duration = Duration::from_millis(20);
 
 /// How often lookups are taken over from the kernel side while they are counted.
 const COST: Duration = Duration::from_secs(1);
+
+/// How often the edges are given [`RECORDS`] of time to make room, at the end.
+const PATIENCE: u32 = 2_000;
 
 /// Reports that are kept at most; a table that was flushed should not wait for its own history.
 const REPORTS: usize = 65_536;
@@ -51,6 +54,22 @@ impl Later {
     pub fn report(&mut self, now: Stamp, report: Report, failed_lookups: Option<u64>) {
         self.touch(now);
         self.reports.push((report, failed_lookups));
+    }
+
+    /// Keeps what the edges had no room for; what comes on top of the most that is kept is lost, and counted.
+    fn keep(&mut self, now: Stamp, mut rest: Vec<(Report, Option<u64>)>, metrics: &Metrics) {
+        let most = REPORTS.saturating_sub(1);
+        metrics.add_lost("queue", rest.len().saturating_sub(most) as u64);
+        rest.truncate(most);
+        if !rest.is_empty() {
+            self.records = Some(now.after(RECORDS));
+        }
+        self.reports = rest;
+    }
+
+    /// Whether everything is told.
+    pub const fn is_empty(&self) -> bool {
+        self.reports.is_empty()
     }
 
     /// Whether it cannot wait, however much there is to do.
@@ -85,7 +104,9 @@ impl Guard {
     pub(super) fn tell(&mut self) {
         self.later.records = None;
         self.count_losses();
-        for (report, failed_lookups) in std::mem::take(&mut self.later.reports) {
+        let mut reports = std::mem::take(&mut self.later.reports).into_iter();
+        // Nobody else sends: what has room now has it until it is sent.
+        for (report, failed_lookups) in reports.by_ref().take(self.told.capacity()) {
             let mut actor = self.attribution.record(&report.actor);
             // A program of that name is kube-router where the configuration says so, and nowhere else.
             if actor.class == ActorClass::KubeRouter && report.verdict != Verdict::Owner {
@@ -99,6 +120,18 @@ impl Guard {
                 Err(TrySendError::Full(_)) => self.metrics.add_lost("queue", 1),
                 Err(TrySendError::Closed(_)) => log::error!("the edges thread is gone; records are lost"),
             }
+        }
+        self.later.keep(clock::now(), reports.collect(), &self.metrics);
+    }
+
+    /// Tells everything, at the end: waits for the edges, though not for ever.
+    pub(super) async fn tell_all(&mut self) {
+        for _ in 0..PATIENCE {
+            self.tell();
+            if self.later.is_empty() {
+                return;
+            }
+            tokio::time::sleep(RECORDS).await;
         }
     }
 

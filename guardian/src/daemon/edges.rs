@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Records on their way from the guard to the journal; what does not fit is counted as lost.
+/// Records on their way from the guard to the journal; what does not fit waits with the guard.
 pub const QUEUE: usize = 16_384;
 
 /// When a journal that could not be written is tried again.

@@ -169,7 +169,7 @@ impl Guard {
                 self.due();
             }
             if self.wait(&mut signals).await? {
-                self.tell();
+                self.tell_all().await;
                 log::info!("ending; everything is left as it is");
                 let (desired, links) = (self.core.desired(), self.core.links().clone());
                 if self.core.is_synced() {

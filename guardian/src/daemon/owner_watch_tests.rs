@@ -226,6 +226,7 @@ fn a_change_by_a_child_shows_the_owner_and_not_the_child() {
         let owner = program.start(&["600"]);
         let child = Program::new("/bin/sleep").start(&["600"]).process();
         watch.seen(&Actor::Process {
+            thread: None,
             process: Arc::new(child),
             ancestors: vec![Arc::new(owner.process())],
             cgroup: None,

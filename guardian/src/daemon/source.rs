@@ -179,6 +179,7 @@ fn plain(datagram: &[u8], own_port: u32, into: &mut Vec<Taken>) {
 fn nobody() -> TaskFacts {
     TaskFacts {
         id: ProcessId { tgid: 0, start_ns: 0 },
+        tid: 0,
         uid: 0,
         comm: Comm::default(),
         cgroup_id: 0,
@@ -207,6 +208,7 @@ fn facts(task: &Task, notice: &Notice, port: u32, sees_interrupts: bool) -> Task
     };
     TaskFacts {
         id: task.id,
+        tid: task.tid,
         uid: task.uid,
         comm,
         cgroup_id: task.cgroup_id,

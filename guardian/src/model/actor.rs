@@ -25,6 +25,9 @@ pub struct Process {
     pub comm: String,
     /// The path of the executable file in its mount namespace; `None` where unknown.
     pub exe: Option<String>,
+    /// Whether that file was deleted, or another was put in its place, by the time of the change; or never had a
+    /// place (`memfd_create`).
+    pub exe_deleted: bool,
     /// The arguments, cut at [`Process::ARGV_MAX`] bytes in all.
     pub argv: Vec<String>,
     /// Whether `argv` was cut.
@@ -142,6 +145,8 @@ pub enum Actor {
     Process {
         /// The process.
         process: Arc<Process>,
+        /// The id of the thread that did, where it was not the first of the process.
+        thread: Option<u32>,
         /// Its ancestors, the parent first, as far as known.
         ancestors: Vec<Arc<Process>>,
         /// The path of its cgroup, where resolved.

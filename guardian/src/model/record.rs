@@ -152,14 +152,23 @@ pub struct ObjectRecord {
 }
 
 /// An ancestor of an actor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AncestorRecord {
     /// The process id.
     pub pid: u32,
+    /// When it started, in nanoseconds since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ns: Option<u64>,
+    /// The real user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// What it calls itself.
     pub comm: String,
     /// Its executable.
     pub exe: Option<String>,
+    /// Whether the executable was deleted or replaced since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exe_deleted: bool,
     /// Its arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
@@ -175,10 +184,19 @@ pub struct ActorRecord {
     /// When it started, in nanoseconds since boot: with the pid, which run of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_ns: Option<u64>,
+    /// The id of the thread that made the change, where it was not the first of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
     /// What it calls itself; for the kernel, the thread or reason.
     pub comm: String,
     /// Its executable.
     pub exe: Option<String>,
+    /// Whether the executable was deleted or replaced since, or never had a place in a filesystem.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exe_deleted: bool,
+    /// Its working directory, where it still ran when the record was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
     /// Its arguments, possibly cut (`argv_cut`).
     pub argv: Vec<String>,
     /// Whether `argv` was cut.
@@ -193,10 +211,22 @@ pub struct ActorRecord {
     pub cgroup: Option<String>,
     /// The systemd unit.
     pub unit: Option<String>,
+    /// The innermost systemd slice that the unit is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<String>,
     /// The container id.
     pub container: Option<String>,
-    /// The pod.
+    /// The container's runtime: `containerd`, `cri-o`, `docker` or `podman`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The uid of the pod.
     pub pod: Option<String>,
+    /// The namespace of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_namespace: Option<String>,
+    /// The name of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
     /// Its ancestors, the parent first.
     pub ancestors: Vec<AncestorRecord>,
     /// How sure this is.

@@ -1,12 +1,13 @@
 //! Processes that are older than the sensors, as the programs keep them.
 
 use route_guardian_ebpf::{
-    ARGV_MAX, EXE_MAX, Id, PROCESS_COARSE, PROCESS_EXE_CUT, PROCESS_EXE_TEXT, PROCESS_READY, ProcessRecord,
+    ARGV_MAX, EXE_MAX, Id, PROCESS_COARSE, PROCESS_EXE_CUT, PROCESS_EXE_DELETED, PROCESS_EXE_TEXT,
+    PROCESS_READY, ProcessRecord,
 };
 
 use crate::{
     model::{Process, ProcessId},
-    procfs::{self, without_deleted},
+    procfs,
 };
 
 /// Processes that are read at most: as many as the map holds.
@@ -37,7 +38,10 @@ fn record(process: &Process) -> ProcessRecord {
         record.parent = id(parent);
     }
     copy_into(&mut record.comm[..15], process.comm.as_bytes());
-    let exe = process.exe.as_deref().map(without_deleted).unwrap_or_default().as_bytes();
+    let exe = process.exe.as_deref().unwrap_or_default().as_bytes();
+    if process.exe_deleted {
+        record.flags |= PROCESS_EXE_DELETED;
+    }
     if exe.len() > EXE_MAX {
         record.flags |= PROCESS_EXE_CUT;
     }

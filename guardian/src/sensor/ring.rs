@@ -2,7 +2,8 @@
 
 use route_guardian_ebpf::{
     CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, CONTEXT_SELF, ExitRecord, Id, KIND_EXIT,
-    KIND_MESSAGE, KIND_PROCESS, MessageHead, PROCESS_EXE_CUT, PROCESS_EXE_TEXT, ProcessRecord, TASK_KNOWN,
+    KIND_MESSAGE, KIND_PROCESS, MessageHead, PROCESS_EXE_CUT, PROCESS_EXE_DELETED, PROCESS_EXE_TEXT,
+    ProcessRecord, TASK_KNOWN,
 };
 
 use super::{Sensed, Task};
@@ -74,6 +75,7 @@ pub(super) fn process(record: &ProcessRecord) -> Process {
         parent: (record.parent.tgid != 0).then(|| process_id(record.parent)),
         comm: text(until_nul(&record.comm)),
         exe: path(record),
+        exe_deleted: record.flags & PROCESS_EXE_DELETED != 0,
         argv: arguments(argv),
         argv_cut: record.argv_whole > record.argv_len,
         uid: record.uid,
@@ -150,6 +152,9 @@ mod tests {
         assert_eq!(process(&record).exe.as_deref(), Some("/sbin/ip"));
         record.flags = PROCESS_EXE_CUT;
         assert_eq!(process(&record).exe.as_deref(), Some("…/sbin/ip"));
+        assert!(!process(&record).exe_deleted);
+        record.flags = PROCESS_EXE_DELETED;
+        assert!(process(&record).exe_deleted);
         record.flags = PROCESS_EXE_TEXT;
         record.exe[..8].copy_from_slice(b"/bin/abc");
         assert_eq!(process(&record).exe.as_deref(), Some("/bin/abc"));

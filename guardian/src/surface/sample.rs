@@ -16,7 +16,7 @@ use crate::{
 
 /// An ancestor without arguments.
 pub fn ancestor(pid: u32, comm: &str, exe: &str) -> AncestorRecord {
-    AncestorRecord { pid, comm: comm.into(), exe: Some(exe.into()), argv: Vec::new() }
+    AncestorRecord { pid, comm: comm.into(), exe: Some(exe.into()), ..AncestorRecord::default() }
 }
 
 /// networkd deleted a route, and it is back.
@@ -50,6 +50,7 @@ pub fn networkd(n: u32) -> EventRecord {
             pod: None,
             ancestors: vec![ancestor(1, "systemd", "/usr/lib/systemd/systemd")],
             confidence: Confidence::Exact,
+            ..ActorRecord::default()
         }),
         verdict: Verdict::Foreign,
         outcome: Outcome::Restored,
@@ -90,6 +91,7 @@ pub fn script(n: u32) -> EventRecord {
                 comm: "tidy.sh".into(),
                 exe: Some("/usr/bin/bash".into()),
                 argv: vec!["/bin/bash".into(), "/etc/cron.hourly/tidy.sh".into()],
+                ..AncestorRecord::default()
             },
             ancestor(900, "cron", "/usr/sbin/cron"),
             ancestor(1, "systemd", "/usr/lib/systemd/systemd"),

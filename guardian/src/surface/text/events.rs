@@ -1,7 +1,8 @@
 //! Events, a line each.
 
 use super::{
-    Colour, Style, actor_name, change_words, clean, elide, fit, micros, object_text, process_name, width,
+    Colour, Style, actor_name, change_words, clean, elide, fit, micros, object_text, pod_name, process_name,
+    width,
 };
 use crate::model::record::{ActorRecord, Change, EventRecord, Outcome, Verdict};
 
@@ -97,7 +98,8 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
     let mut details = vec![family_line(&event.actor)];
     details.extend(event.origin.as_ref().map(|origin| likely(origin)));
     details.extend(event.actor.unit.as_ref().map(|unit| format!("unit {}", clean(unit))));
-    details.extend(event.actor.pod.as_ref().map(|pod| format!("pod {}", clean(pod))));
+    details.extend(pod_name(&event.actor).map(|pod| format!("pod {}", clean(&pod))));
+    details.extend(event.actor.runtime.as_ref().map(|runtime| format!("container of {}", clean(runtime))));
     details.push(format!("confidence {}", event.actor.confidence.as_str()));
     details.push(format!("cause {}", event.cause));
     details.extend(event.failed_lookups.map(|count| format!("failed lookups {count}")));

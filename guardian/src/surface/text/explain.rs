@@ -11,7 +11,7 @@ use super::{
     incidents::summary,
     micros,
     path::lost_by,
-    process_name, wrap,
+    pod_name, process_name, wrap,
 };
 use crate::{
     knowledge::{self, FileState, Finding, Program, networkd::Advice},
@@ -332,9 +332,18 @@ impl Page<'_> {
             return;
         }
         let room = self.room();
-        let mut facts = vec![("executable", actor.exe.clone()), ("unit", actor.unit.clone())];
-        facts.push(("pod", actor.pod.clone()));
-        facts.push(("container", actor.container.clone()));
+        let gone = if actor.exe_deleted { " (deleted or replaced since)" } else { "" };
+        let exe = actor.exe.as_ref().map(|exe| format!("{exe}{gone}"));
+        let thread = actor.tid.map(|tid| format!("{tid}, not the first of the process"));
+        let mut facts = vec![
+            ("executable", exe),
+            ("thread", thread),
+            ("folder", actor.cwd.clone()),
+            ("unit", actor.unit.clone()),
+        ];
+        facts.push(("pod", pod_name(actor)));
+        let runtime = actor.runtime.as_ref().map(|runtime| format!(", of {runtime}")).unwrap_or_default();
+        facts.push(("container", actor.container.as_ref().map(|id| format!("{id}{runtime}"))));
         facts.push(("cgroup", actor.cgroup.clone()));
         let login = actor.login_uid.map(|uid| format!(", logged in as {uid}")).unwrap_or_default();
         facts.push(("uid", actor.uid.map(|uid| format!("{uid}{login}"))));

@@ -159,6 +159,14 @@ pub fn actor_name(actor: &ActorRecord) -> String {
     format!("{}[{pid}]", process_name(actor.exe.as_deref(), &actor.comm))
 }
 
+/// A pod as people call it: `namespace/name`, or its uid where that is all that is known.
+fn pod_name(actor: &ActorRecord) -> Option<String> {
+    match (&actor.pod_namespace, &actor.pod_name) {
+        (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
+        _ => actor.pod.clone(),
+    }
+}
+
 /// An object as a list of many kinds shows it: routes as they are, of others the kind first.
 pub fn object_text(object: &ObjectRecord) -> String {
     with_kind(object, &object.text)
