@@ -34,6 +34,7 @@ pub(super) fn events(args: &EventsArgs, places: &Places, output: &Output) -> any
         object: args.object.clone(),
         actor: args.actor.clone(),
         id: None,
+        of_incident: None,
     };
     if args.follow {
         return follow(args, &query, places, output);

@@ -31,6 +31,7 @@ use crate::{
     sensor::{self, Lost, Sensors},
     surface::{
         ask::Ask,
+        incidents::tells_more,
         metrics::{Metrics, Objects},
     },
 };
@@ -433,7 +434,10 @@ impl Guard {
                 Arc::make_mut(&mut actor).class = ActorClass::Other;
             }
             let record = self.ids.record(&report, actor, self.core.links());
-            if record.verdict != Verdict::Owner {
+            let tells = |last: &EventRecord| {
+                record.incident != last.incident || record.id == last.id || tells_more(&record, last)
+            };
+            if record.verdict != Verdict::Owner && self.last.as_ref().is_none_or(tells) {
                 self.last = Some(record.clone());
             }
             match self.told.try_send(Told { record, again: report.again }) {

@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     ask::{Ask, AskError, Asker},
+    incidents,
     metrics::Metrics,
     protocol::{REQUEST_MAX, Reply, Request},
     query::{self, Query},
@@ -192,6 +193,9 @@ async fn serve_client(stream: UnixStream, sources: &Sources, followers: &Semapho
             None => Ok(()),
         };
     }
+    if let Request::Incidents { query } = request {
+        return send_incidents(&mut write, sources, query).await;
+    }
     let reply = answer(request, sources).await.unwrap_or_else(|error| Reply::Error(error.to_string()));
     send(&mut write, &reply).await
 }
@@ -228,7 +232,7 @@ async fn answer(request: Request, sources: &Sources) -> Result<Reply, AskError> 
             Reply::Done
         }
         Request::Reload => or_error(guard.ask(GUARD_PATIENCE, Ask::Reload).await?.map(|()| Reply::Done)),
-        Request::Events { .. } => Reply::Error("events are streamed".into()),
+        Request::Events { .. } | Request::Incidents { .. } => Reply::Error("events are streamed".into()),
     })
 }
 
@@ -264,6 +268,27 @@ async fn send_journal(
     send(write, &Reply::End { torn: found.torn, left_out: found.left_out }).await?;
     let recent = found.events.len().saturating_sub(FOLLOW_QUEUE);
     Ok(found.events.into_iter().skip(recent).map(|event| (event.id, event.outcome)).collect())
+}
+
+/// Sends the incidents of the journal.
+async fn send_incidents(
+    write: &mut (impl tokio::io::AsyncWrite + Unpin),
+    sources: &Sources,
+    query: Query,
+) -> io::Result<()> {
+    let dir = sources.state_dir.clone();
+    let found = spawn_blocking(move || incidents::read(&dir, &query, incidents::SERVED))
+        .await
+        .map_err(io::Error::other)?;
+    match found {
+        Ok(found) => {
+            for incident in found.incidents {
+                send(write, &Reply::Incident(Box::new(incident))).await?;
+            }
+            send(write, &Reply::End { torn: found.torn, left_out: found.left_out }).await
+        }
+        Err(error) => send(write, &Reply::Error(format!("cannot read the journal: {error}"))).await,
+    }
 }
 
 /// Sends events as they come, until the client goes away or falls behind.

@@ -76,6 +76,11 @@ pub fn segments(dir: &Path) -> Vec<PathBuf> {
     (0..SEGMENTS).rev().map(|n| segment(dir, n)).filter(|path| path.exists()).collect()
 }
 
+/// Whether all files are in use: then older records may have been thrown away.
+pub(super) fn is_full(dir: &Path) -> bool {
+    segment(dir, SEGMENTS - 1).exists()
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub struct Journal {

@@ -4,6 +4,7 @@ pub mod ask;
 pub mod client;
 pub mod control;
 pub mod http;
+pub mod incidents;
 pub mod journal;
 mod listener;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    incidents::Incident,
     query::Query,
     report::{DiffReport, RestoreReport, Snapshot, StatusReport},
 };
@@ -25,6 +26,12 @@ pub enum Request {
         /// Go on with those that come.
         #[serde(default)]
         follow: bool,
+    },
+    /// Incidents of the journal; an id is that of an incident.
+    Incidents {
+        /// Which ones: those with an event like this.
+        #[serde(default)]
+        query: Query,
     },
     /// The desired state, or the observed one.
     Snapshot {
@@ -71,6 +78,8 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// To `events`, each.
     Event(Box<EventRecord>),
+    /// To `incidents`, each; then an `end`.
+    Incident(Box<Incident>),
     /// To `events`, after those of the journal.
     End {
         /// Lines of the journal that were no event.

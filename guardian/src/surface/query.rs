@@ -32,6 +32,9 @@ pub struct Query {
     pub actor: Option<String>,
     /// Only the event with this id, or with an id that ends so.
     pub id: Option<String>,
+    /// Only the events of the incident with this id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_incident: Option<String>,
 }
 
 impl Query {
@@ -43,11 +46,17 @@ impl Query {
 
     /// Whether an event is wanted, but for [`Query::last`].
     pub fn matches(&self, event: &EventRecord) -> bool {
+        self.id.as_ref().is_none_or(|id| !id.is_empty() && event.id.ends_with(&id.to_uppercase()))
+            && self.of_incident.as_ref().is_none_or(|incident| event.incident == *incident)
+            && self.matches_but_id(event)
+    }
+
+    /// Whether an event is of the time, the objects and the actors that are wanted.
+    pub(super) fn matches_but_id(&self, event: &EventRecord) -> bool {
         let time: Option<Timestamp> = event.time.parse().ok();
         let from = self.since.is_none_or(|since| time.is_some_and(|time| time >= since));
         let to = self.until.is_none_or(|until| time.is_some_and(|time| time < until));
         from && to
-            && self.id.as_ref().is_none_or(|id| !id.is_empty() && event.id.ends_with(&id.to_uppercase()))
             && self.object.as_ref().is_none_or(|text| object_matches(event, text))
             && self.actor.as_ref().is_none_or(|text| actor_matches(event, text))
     }
@@ -87,21 +96,31 @@ pub struct Found {
 /// Reads the journal in `dir`, at most the last `most` events. An absent journal is an empty one.
 pub fn read(dir: &Path, query: &Query, most: usize) -> io::Result<Found> {
     let mut window = Window::new(query.last.unwrap_or(most).min(most));
+    let torn = each(dir, |event| {
+        if query.matches(&event) {
+            window.push(event);
+        }
+    })?;
+    let left_out = if query.last.is_some_and(|last| last <= most) { 0 } else { window.dropped };
+    Ok(Found { events: window.events.into_iter().collect(), torn, left_out })
+}
+
+/// Hands over every record of the journal, the oldest first. Returns how many lines were no event.
+pub(super) fn each(dir: &Path, mut take: impl FnMut(EventRecord)) -> io::Result<u64> {
     let mut torn = 0;
     for path in journal::segments(dir) {
         match File::open(&path) {
-            Ok(file) => torn += read_lines(BufReader::new(file), query, &mut window)?,
+            Ok(file) => torn += read_lines(BufReader::new(file), &mut take)?,
             // Rotated away since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    let left_out = if query.last.is_some_and(|last| last <= most) { 0 } else { window.dropped };
-    Ok(Found { events: window.events.into_iter().collect(), torn, left_out })
+    Ok(torn)
 }
 
 /// Returns how many lines were no event.
-fn read_lines(mut file: BufReader<File>, query: &Query, window: &mut Window) -> io::Result<u64> {
+fn read_lines(mut file: BufReader<File>, take: &mut impl FnMut(EventRecord)) -> io::Result<u64> {
     let mut torn = 0;
     let mut line = Vec::new();
     loop {
@@ -110,8 +129,7 @@ fn read_lines(mut file: BufReader<File>, query: &Query, window: &mut Window) -> 
             return Ok(torn);
         }
         match serde_json::from_slice::<EventRecord>(&line) {
-            Ok(event) if query.matches(&event) => window.push(event),
-            Ok(_) => {}
+            Ok(event) => take(event),
             Err(_) => torn += 1,
         }
     }
