@@ -75,6 +75,11 @@ pub enum Command {
     /// Before each object stands what happened: - deleted, ~ replaced or changed, ↓ taken down. An outage that is
     /// "open" had not ended when it was recorded.
     Events(EventsArgs),
+    /// The changes of one actor in one burst, the newest last
+    ///
+    /// An outage is for how long anything was missing; "open" where something had not come back when it was
+    /// recorded. BEFORE is how often the same program has done so before, as far as the journal reaches.
+    Incidents(IncidentsArgs),
     /// What happened, when, who did it, why, and how to stop it
     Explain(ExplainArgs),
     /// The desired state
@@ -188,6 +193,35 @@ pub struct EventsArgs {
     /// Only actors with this in their class, name, executable, unit, pod or cgroup, or of this pid
     #[arg(long, value_name = "TEXT|PID")]
     pub actor: Option<String>,
+    /// Only those of the incident with this id
+    #[arg(long, value_name = "ID")]
+    pub incident: Option<String>,
+    /// The form of the output
+    #[arg(short, long, value_name = "FORM", default_value = "compact")]
+    pub output: EventOutput,
+}
+
+/// Options of `incidents`.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentsArgs {
+    /// Only with changes since then; as `events --since`
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only with changes before then; as --since
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only the last N
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Only with changes to objects with this in their text, or within this prefix
+    #[arg(long, value_name = "TEXT|PREFIX")]
+    pub object: Option<String>,
+    /// Only of actors with this in their class, name, executable, unit, pod or cgroup, or of this pid
+    #[arg(long, value_name = "TEXT|PID")]
+    pub actor: Option<String>,
+    /// Everything, uncut: -o wide
+    #[arg(short, long, conflicts_with = "output")]
+    pub wide: bool,
     /// The form of the output
     #[arg(short, long, value_name = "FORM", default_value = "compact")]
     pub output: EventOutput,
@@ -196,12 +230,17 @@ pub struct EventsArgs {
 /// Options of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// The id of an event (`events -o wide` shows it) or the end of one
+    /// The id of an incident (`incidents`) or of an event (`events -o wide`), or the end of one
+    ///
+    /// An incident goes by the id of its first event.
     #[arg(value_name = "ID", conflicts_with = "last")]
     pub id: Option<String>,
-    /// The last event that was not the owner's; this is the default
+    /// The last incident that was not the owner's; this is the default
     #[arg(long)]
     pub last: bool,
+    /// Only the event with this id, where it is that of an incident too
+    #[arg(long, requires = "id")]
+    pub event: bool,
     /// The form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: Output,

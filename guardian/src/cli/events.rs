@@ -1,25 +1,24 @@
-//! `events` and `explain`: from the daemon, or from the journal's files where none is running.
+//! `events`: from the daemon, or from the journal's files where none is running.
 
 use std::fs;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{
     Ended, Places,
-    args::{EventOutput, EventsArgs, ExplainArgs, Output as Form},
+    args::{EventOutput, EventsArgs},
     ask,
     output::{Output, print_now},
     when,
 };
 use crate::{
-    model::record::{EventRecord, Verdict},
+    model::record::EventRecord,
     surface::{
         client::{self, ClientError, Replies},
         protocol::{Reply, Request},
         query::{self, Found, Query},
-        text::{self, EventTable, Explanation},
+        text::{self, EventTable},
     },
 };
 
@@ -34,7 +33,7 @@ pub(super) fn events(args: &EventsArgs, places: &Places, output: &Output) -> any
         object: args.object.clone(),
         actor: args.actor.clone(),
         id: None,
-        of_incident: None,
+        of_incident: args.incident.as_ref().map(|id| id.to_uppercase()),
     };
     if args.follow {
         return follow(args, &query, places, output);
@@ -68,41 +67,8 @@ fn follow(args: &EventsArgs, query: &Query, places: &Places, output: &Output) ->
     }
 }
 
-pub(super) fn explain(args: &ExplainArgs, places: &Places, output: &Output) -> anyhow::Result<Ended> {
-    let query = Query { id: args.id.clone(), ..Query::default() };
-    let mut found = find(&query, places)?.events;
-    let event = match &args.id {
-        Some(id) if found.len() > 1 => {
-            bail!("{} events have an id that ends in `{id}`; write more of it", found.len())
-        }
-        Some(id) => found.pop().with_context(|| {
-            format!("no event has the id `{id}`; `route-guardian events -o wide` shows the ids")
-        })?,
-        None => found
-            .into_iter()
-            .rev()
-            .find(|event| event.verdict != Verdict::Owner)
-            .context("nothing has happened yet that was not the owner's doing")?,
-    };
-    match args.output {
-        Form::Text => output.print(&text::explain(&output.style, &event))?,
-        Form::Json => {
-            let explanation = Explanation::of(&event);
-            print_now(&ask::json(&Explained { event, explanation })?)?;
-        }
-    }
-    Ok(Ended::Well)
-}
-
-/// What `explain -o json` prints.
-#[derive(Serialize)]
-struct Explained {
-    event: EventRecord,
-    explanation: Explanation,
-}
-
 /// Asks the daemon, or where none is running, the files.
-fn find(query: &Query, places: &Places) -> anyhow::Result<Found> {
+pub(super) fn find(query: &Query, places: &Places) -> anyhow::Result<Found> {
     match client::ask(&places.socket, &Request::Events { query: query.clone(), follow: false }) {
         Ok(replies) => collect(replies),
         Err(error @ (ClientError::NotRunning(_) | ClientError::Denied(_))) => {

@@ -3,7 +3,9 @@
 pub mod args;
 mod ask;
 mod events;
+mod explain;
 mod generate;
+mod incidents;
 mod logger;
 mod output;
 mod privileges;
@@ -76,7 +78,8 @@ fn dispatch(command: Command, common: &Common) -> anyhow::Result<Ended> {
         Command::Run(args) => run(&args, common),
         Command::Status(args) => ask::status(args.output, &places(common)?, &output),
         Command::Events(args) => events::events(&args, &places(common)?, &output),
-        Command::Explain(args) => events::explain(&args, &places(common)?, &output),
+        Command::Incidents(args) => incidents::incidents(&args, &places(common)?, &output),
+        Command::Explain(args) => explain::explain(&args, &places(common)?, &output),
         Command::Snapshot(args) => ask::snapshot(args, &places(common)?, &output),
         Command::Diff(args) => ask::diff(&args, &places(common)?, &output),
         Command::Restore(args) => ask::restore(args, &places(common)?, &output),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{
     Key, Link, Object, Stamp,
-    record::{Cause, Change, Outcome, Verdict},
+    record::{Cause, Change},
 };
 
 impl Core {
@@ -53,10 +53,8 @@ impl Core {
             && self.rib.get(&Key::Port(index)).is_some()
         {
             // A pod's cable goes with the pod, and nobody else can make it: told, and not mourned.
-            let owner = who.verdict == Verdict::Owner;
-            let outcome = if owner { Outcome::Allowed } else { Outcome::Observed };
             let port = Arc::new(Object::Port(port));
-            self.tell(now, &port, Change::Deleted, who.cause(), who, outcome);
+            self.tell_allowed(now, &port, Change::Deleted, who.cause(), who);
             self.let_go(Key::Port(index));
         }
         self.gone(now, &Object::Link(link), who.cause(), who);

@@ -197,7 +197,7 @@ fn a_pod_that_goes_takes_its_cable_and_one_that_is_taken_out_of_the_bridge_comes
     stage.tell(gone(veth(BRIDGE)), &ip, Verdict::Foreign);
     assert!(stage.write().is_empty());
     let told: Vec<_> = stage.reports[count..].iter().map(|r| (r.change, r.outcome)).collect();
-    assert_eq!(told, [(Change::Deleted, Outcome::Observed)], "told, and let go");
+    assert_eq!(told, [(Change::Deleted, Outcome::Allowed)], "told, and let go");
     assert!(stage.core.missing().is_empty());
 }
 

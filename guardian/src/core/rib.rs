@@ -73,6 +73,8 @@ impl Phase {
 /// A change that is not made good yet.
 #[derive(Clone, Debug)]
 pub struct Loss {
+    /// What was in its place after the change.
+    pub now: Option<Arc<Object>>,
     pub seq: u64,
     pub incident: u64,
     pub at: Stamp,

@@ -14,7 +14,7 @@ use crate::{
     core::Report,
     model::{
         Links, Object, Stamp,
-        record::{ActorRecord, EventRecord, ObjectRecord, Outcome},
+        record::{ActorRecord, EventRecord, ObjectRecord, Outcome, difference},
     },
 };
 
@@ -78,6 +78,10 @@ impl Ids {
             detection_us: Some(micros(report.detected)),
             outage_us: report.restored.filter(|_| there).map(micros),
             error: report.error.clone(),
+            detail: report
+                .now
+                .as_ref()
+                .and_then(|now| difference(&report.object.text(links), &now.text(links))),
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::report::{HeldReport, ObjectCounts, SensorReport, StatusReport};
+use super::{
+    incidents::{Gather, Incident},
+    query::Query,
+    report::{HeldReport, ObjectCounts, OwnerReport, SensorReport, StatusReport},
+};
 use crate::{
     config::Mode,
     model::{
@@ -56,6 +60,7 @@ pub fn networkd(n: u32) -> EventRecord {
         detection_us: Some(24),
         outage_us: Some(71),
         error: None,
+        detail: None,
     }
 }
 
@@ -143,6 +148,7 @@ pub fn nexthop(n: u32) -> EventRecord {
     let text = "id 7 via 10.0.0.11 dev eth0 proto 17";
     let mut event = of(n, ObjectKind::Nexthop, None, "7", text);
     event.change = Change::Changed;
+    event.detail = Some("via 10.0.0.11 → via 10.0.0.66".into());
     event.cause = Cause::Unknown;
     event.actor = Arc::default();
     event.verdict = Verdict::Unknown;
@@ -152,6 +158,20 @@ pub fn nexthop(n: u32) -> EventRecord {
 fn of(n: u32, kind: ObjectKind, family: Option<Family>, key: &str, text: &str) -> EventRecord {
     let object = ObjectRecord { kind, family, key: key.into(), table: None, text: text.into() };
     EventRecord { object, ..networkd(n) }
+}
+
+/// Incidents of these events: one an actor, and of the first actor one before it.
+pub fn incidents(mut events: Vec<EventRecord>) -> Vec<Incident> {
+    for event in &mut events {
+        event.incident = format!("01JDINCIDENT0000000{:07}", event.actor.pid.unwrap_or_default());
+    }
+    let mut earlier = networkd(0);
+    earlier.incident = "01JDINCIDENT00000EARLIER".into();
+    events.insert(0, earlier);
+    let query = Query::default();
+    let mut gather = Gather::new(&query, 100, true);
+    events.into_iter().for_each(|event| gather.push(event));
+    gather.finish().0
 }
 
 fn counts(kind: ObjectKind, family: Option<Family>, protected: u64, missing: u64) -> ObjectCounts {
@@ -191,6 +211,12 @@ pub fn status() -> StatusReport {
         degraded: vec!["the exec sensor is not attached: short-lived processes may go unnamed".into()],
         lost: [("ringbuf".to_owned(), 0), ("netlink".to_owned(), 0)].into(),
         resyncs: [("start".to_owned(), 1), ("netlink".to_owned(), 2)].into(),
+        owner: Some(OwnerReport {
+            pids: Vec::new(),
+            absent_since: Some("2026-11-22T02:55:00Z".into()),
+            seen: true,
+            held_from: Some("2026-11-22T03:10:00Z".into()),
+        }),
         last: Some(networkd(11)),
         held: vec![
             HeldReport {

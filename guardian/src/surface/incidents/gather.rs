@@ -1,6 +1,9 @@
 //! From records, as they stream by, to incidents.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher as _, RandomState},
+};
 
 use jiff::Timestamp;
 
@@ -13,8 +16,11 @@ use crate::{
     surface::query::Query,
 };
 
-/// Changes of one incident of which a later word is waited for; of more, the first word counts.
-const OPEN: usize = 16_384;
+/// Changes of one incident of which a later word supersedes an earlier one; of more, every word counts.
+const SAID: usize = 16_384;
+
+/// Incidents beyond those that were asked for, whose matching record may be still to come.
+const AHEAD: usize = 256;
 
 /// Programs whose incidents are counted; of more, the count begins anew and is said to be a lower bound.
 const PROGRAMS: usize = 4096;
@@ -83,7 +89,7 @@ impl<'q> Gather<'q> {
         }
         let before = self.before(&event.actor);
         // Those that were asked for, and room for those whose matching record is still to come.
-        if self.order.len() >= self.most + OPEN.min(256) {
+        if self.order.len() >= self.most + AHEAD {
             self.make_room();
         }
         self.order.push_back(event.incident.clone());
@@ -148,10 +154,9 @@ impl<'q> Gather<'q> {
 struct Growing {
     incident: Incident,
     union: Union,
-    /// Changes that are not settled, by id, with what was last said of them.
-    open: HashMap<String, Outcome>,
-    /// Changes that are settled: a line that comes twice counts once.
-    settled: HashSet<String>,
+    /// What was last said of each change, by a hash of its id: an id as a text is four times as long.
+    said: HashMap<u64, Outcome>,
+    hasher: RandomState,
     wanted: bool,
 }
 
@@ -173,18 +178,27 @@ impl Growing {
             before,
             telling: event.clone(),
         };
-        let mut growing =
-            Self { incident, union: Union::default(), open: HashMap::new(), settled: HashSet::new(), wanted };
+        let mut growing = Self {
+            incident,
+            union: Union::default(),
+            said: HashMap::new(),
+            hasher: RandomState::new(),
+            wanted,
+        };
         growing.push(event);
         growing
     }
 
     fn push(&mut self, event: EventRecord) {
-        if self.settled.contains(&event.id) {
+        let open = |outcome| matches!(outcome, Outcome::Held | Outcome::Failed | Outcome::Observed);
+        let id = self.hasher.hash_one(&event.id);
+        let earlier = self.said.get(&id).copied();
+        if earlier.is_some_and(|earlier| !open(earlier)) {
+            // A line that comes twice counts once.
             return;
         }
         let incident = &mut self.incident;
-        if let Some(earlier) = self.open.remove(&event.id) {
+        if let Some(earlier) = earlier {
             if let Some(count) = incident.outcomes.get_mut(&earlier) {
                 *count -= 1;
             }
@@ -208,11 +222,8 @@ impl Growing {
                 self.union.add(start, us);
             }
         }
-        let unsettled = matches!(event.outcome, Outcome::Held | Outcome::Failed | Outcome::Observed);
-        if unsettled && self.open.len() < OPEN {
-            self.open.insert(event.id.clone(), event.outcome);
-        } else if !unsettled && self.settled.len() < OPEN {
-            self.settled.insert(event.id.clone());
+        if earlier.is_some() || self.said.len() < SAID {
+            self.said.insert(id, event.outcome);
         }
         if event.id == incident.telling.id || tells_more(&event, &incident.telling) {
             incident.actor = event.actor.clone();

@@ -104,6 +104,7 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
     details.extend(event.actor.pod.as_ref().map(|pod| format!("pod {}", clean(pod))));
     details.push(format!("confidence {}", event.actor.confidence.as_str()));
     details.push(format!("cause {}", event.cause));
+    details.extend(event.detail.as_ref().map(|detail| clean(detail)));
     details.extend(event.error.as_ref().map(|error| clean(error)));
     details.push(format!("id {}", clean(&event.id)));
     out += &style.paint(Colour::Faint, &format!("    {}", details.join("; ")));
@@ -172,7 +173,7 @@ fn outage_colour(event: &EventRecord) -> Colour {
     }
 }
 
-fn right(text: &str, columns: usize) -> String {
+pub(super) fn right(text: &str, columns: usize) -> String {
     let text = elide(text, columns);
     let blanks = columns.saturating_sub(width(&text));
     format!("{}{text}", " ".repeat(blanks))

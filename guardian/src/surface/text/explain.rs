@@ -6,12 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{
-    Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide, events::run, is_open, micros,
-    process_name, remedy, wrap,
+    Colour, Style, WIDTH_MAX, actor_name, change_words, clean, elide, events::run, history, is_open, lost,
+    micros, process_name, remedy, short_id, wrap,
 };
-use crate::model::{
-    ActorClass, Confidence,
-    record::{Change, EventRecord, ObjectKind, Outcome, Verdict},
+use crate::{
+    model::{
+        ActorClass, Confidence,
+        record::{Change, EventRecord, ObjectKind, Outcome, Verdict},
+    },
+    surface::incidents::Incident,
 };
 
 /// What is said beyond the event itself; what `explain -o json` adds to the record.
@@ -99,56 +102,108 @@ fn next(event: &EventRecord) -> String {
     };
     match event.outcome {
         Outcome::Held => {
-            "route-guardian status   # when it is tried again; route-guardian restore puts it back now".into()
+            "route-guardian status    # when it is tried again\nroute-guardian restore   # puts it back now"
+                .into()
         }
-        Outcome::Failed => "route-guardian diff; route-guardian restore --dry-run".into(),
+        Outcome::Failed => "route-guardian diff\nroute-guardian restore --dry-run".into(),
         Outcome::Observed => {
-            format!("{}   # to see it alone; --mode restore would have put it back", of_key(&key))
+            format!("{}\n# run with --mode restore, it would have been put back", of_key(&key))
         }
         _ => of_key(&key),
     }
 }
 
 fn of_key(key: &str) -> String {
-    format!("route-guardian events --object {key} --since 1h")
+    format!("route-guardian events --object {key}")
 }
 
 /// Tells an event.
-pub fn explain(style: &Style, event: &EventRecord) -> String {
-    let mut page = Page { style, out: String::new() };
+pub fn explain(style: &Style, event: &EventRecord, incident: Option<&Incident>) -> String {
+    let mut page = Page::new(style);
     page.what(event);
     page.when(event);
     page.who(event);
+    if let Some(incident) = incident {
+        page.text("", &history(incident));
+    }
     let explanation = Explanation::of(event);
-    page.text("WHY", &explanation.why);
-    for (n, line) in explanation.fix.iter().enumerate() {
-        let label = if n == 0 { "FIX" } else { "" };
-        // Lines of files are to be copied: they are not broken.
-        if line.starts_with(' ') { page.line(label, line) } else { page.text(label, line) }
+    page.why(&explanation);
+    page.cost(event, incident);
+    page.fix(&explanation);
+    for (n, line) in explanation.next.lines().enumerate() {
+        // Commands are to be copied: they are not broken.
+        page.line(if n == 0 { "NEXT" } else { "" }, line);
     }
-    if let Some(note) = &explanation.note {
-        page.text("", note);
-    }
-    page.text("NEXT", &explanation.next);
     page.out
 }
 
 const LABEL: usize = 6;
 
-struct Page<'s> {
+pub(super) struct Page<'s> {
     style: &'s Style,
-    out: String,
+    pub(super) out: String,
 }
 
-impl Page<'_> {
+impl<'s> Page<'s> {
+    pub(super) const fn new(style: &'s Style) -> Self {
+        Self { style, out: String::new() }
+    }
+
+    pub(super) fn why(&mut self, explanation: &Explanation) {
+        self.text("WHY", &explanation.why);
+    }
+
+    pub(super) fn fix(&mut self, explanation: &Explanation) {
+        for (n, line) in explanation.fix.iter().enumerate() {
+            let label = if n == 0 { "FIX" } else { "" };
+            // Lines of files are to be copied: they are not broken.
+            if line.starts_with(' ') { self.line(label, line) } else { self.text(label, line) }
+        }
+        if let Some(note) = &explanation.note {
+            self.text("", note);
+        }
+    }
+
+    /// A line that is cut to the width.
+    pub(super) fn elided(&mut self, text: &str) {
+        let text = elide(text, self.room());
+        self.line("", &text);
+    }
+
+    /// What it cost, and what else belongs to it.
+    fn cost(&mut self, event: &EventRecord, incident: Option<&Incident>) {
+        let text = match event.outage_us {
+            Some(us) => format!("It was missing for {}.", micros(us)),
+            None if is_open(event.outcome) => {
+                "It was not back when last recorded: the outage is open-ended.".into()
+            }
+            None => "No outage that anybody waits to see ended.".into(),
+        };
+        self.text("COST", &text);
+        let Some(incident) = incident else { return };
+        if let Some(lookups) = incident.failed_lookups {
+            self.text("", &format!("{lookups} route lookups failed during its incident."));
+        }
+        if incident.changes > 1 {
+            let others = format!(
+                "One of {} changes of incident {} ({}; {} followed from another).",
+                incident.changes,
+                short_id(&incident.id),
+                lost(incident),
+                incident.consequences
+            );
+            self.text("", &others);
+        }
+    }
+
     /// A line as it is.
-    fn line(&mut self, label: &str, text: &str) {
+    pub(super) fn line(&mut self, label: &str, text: &str) {
         let label = self.style.paint(Colour::Strong, &format!("{label:LABEL$}"));
         let _ = writeln!(self.out, "{label}{text}");
     }
 
     /// Text that is broken to the width.
-    fn text(&mut self, label: &str, text: &str) {
+    pub(super) fn text(&mut self, label: &str, text: &str) {
         for (n, line) in wrap(text, self.room()).iter().enumerate() {
             self.line(if n == 0 { label } else { "" }, line);
         }
@@ -173,12 +228,16 @@ impl Page<'_> {
             Outcome::Restored => "restored and verified",
             Outcome::AlreadyPresent => "somebody else had put it back first",
             Outcome::Observed => "observed only: the guardian touches nothing in this mode",
-            Outcome::Allowed => "obeyed",
+            Outcome::Allowed if event.verdict == Verdict::Owner => "obeyed",
+            Outcome::Allowed => "let go: nobody but who made it can make it again",
             Outcome::Held => "held back",
             Outcome::Failed => "could not be put back",
         };
         let error = event.error.as_ref().map(|error| format!(" ({})", clean(error))).unwrap_or_default();
         self.text("", &format!("{family}{kind}, {change}; {done}{error}"));
+        if let Some(detail) = &event.detail {
+            self.text("", &format!("what changed: {}", clean(detail)));
+        }
     }
 
     fn when(&mut self, event: &EventRecord) {
@@ -201,7 +260,7 @@ impl Page<'_> {
         self.text("", &end);
     }
 
-    fn who(&mut self, event: &EventRecord) {
+    pub(super) fn who(&mut self, event: &EventRecord) {
         let actor = &event.actor;
         let sure = match (actor.confidence, actor.class) {
             (_, ActorClass::Kernel) => "the kernel itself, not on behalf of a program",

@@ -5,6 +5,7 @@
 
 mod events;
 mod explain;
+mod incidents;
 mod plan;
 mod remedy;
 mod state;
@@ -17,6 +18,8 @@ use crate::model::record::{ActorRecord, Change, ObjectKind, ObjectRecord, Outcom
 
 pub use events::{EventTable, wide};
 pub use explain::{Explanation, explain};
+pub use incidents::{IncidentTable, explain_incident, short_id, wide_incident};
+pub(super) use incidents::{cost, history, lost, outage, outcomes, worst};
 pub use plan::{diff, released, restore, snapshot};
 pub use state::status;
 

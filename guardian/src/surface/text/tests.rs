@@ -81,8 +81,38 @@ fn events_as_expected() {
 
 #[test]
 fn explanations_as_expected() {
-    let text: Vec<String> = samples().iter().map(|event| explain(&style(), event)).collect();
+    let text: Vec<String> = samples().iter().map(|event| explain(&style(), event, None)).collect();
     golden("explain.txt", include_str!("golden/explain.txt"), &text.join("\n"));
+}
+
+#[test]
+fn incidents_as_expected() {
+    let incidents = sample::incidents(samples());
+    let mut table = IncidentTable::new(&style(), &incidents);
+    golden(
+        "incidents.txt",
+        include_str!("golden/incidents.txt"),
+        &incidents.iter().map(|incident| table.line(incident)).collect::<String>(),
+    );
+    golden(
+        "incidents-wide.txt",
+        include_str!("golden/incidents-wide.txt"),
+        &incidents.iter().map(|incident| wide_incident(&style(), incident)).collect::<String>(),
+    );
+    let text: Vec<String> = incidents.iter().map(|incident| explain_incident(&style(), incident)).collect();
+    golden("explain-incident.txt", include_str!("golden/explain-incident.txt"), &text.join("\n"));
+    let one = explain(&style(), &samples()[0], incidents.first());
+    golden("explain-of-incident.txt", include_str!("golden/explain-of-incident.txt"), &one);
+    for columns in [80, 100, 200] {
+        let style = Style { width: columns, ..style() };
+        let mut table = IncidentTable::new(&style, &[]);
+        for line in
+            incidents.iter().flat_map(|i| table.line(i).lines().map(str::to_owned).collect::<Vec<_>>())
+        {
+            assert!(width(&line) <= columns.min(WIDTH_MAX), "{} of {columns}: {line}", width(&line));
+        }
+    }
+    assert!(text.concat().chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
 }
 
 #[test]
@@ -151,7 +181,7 @@ fn laid_out_lines_stay_within_their_width() {
         for line in text.lines() {
             assert!(width(line) <= columns.min(WIDTH_MAX), "{} of {columns}: {line}", width(line));
         }
-        for line in explain(&style, &sample::script(1)).lines() {
+        for line in explain(&style, &sample::script(1), None).lines() {
             assert!(width(line) <= columns.min(WIDTH_MAX), "{line}");
         }
     }
@@ -161,7 +191,7 @@ fn laid_out_lines_stay_within_their_width() {
 fn other_peoples_text_cannot_steer_the_terminal() {
     let hostile = samples().swap_remove(6);
     let mut table = EventTable::new(&style(), &[]);
-    let text = table.line(&hostile) + &wide(&style(), &hostile) + &explain(&style(), &hostile);
+    let text = table.line(&hostile) + &wide(&style(), &hostile) + &explain(&style(), &hostile, None);
     assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
 }
 
