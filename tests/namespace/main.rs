@@ -15,6 +15,7 @@ mod networkd;
 mod networkd_cases;
 mod owner;
 mod ownership;
+mod page;
 mod paths;
 mod race;
 mod random;

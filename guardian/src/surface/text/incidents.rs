@@ -143,7 +143,7 @@ pub fn explain_incident(style: &Style, incident: &Incident) -> String {
 }
 
 /// What it cost, in sentences.
-pub(crate) fn cost(incident: &Incident) -> Vec<String> {
+fn cost(incident: &Incident) -> Vec<String> {
     let outage = &incident.outage;
     let mut lines = Vec::new();
     if outage.total_us > 0 {

@@ -19,8 +19,9 @@ use crate::model::record::{ActorRecord, Change, ObjectKind, ObjectRecord, Outcom
 pub use events::{EventTable, wide};
 pub use explain::{Explanation, explain};
 pub use incidents::{IncidentTable, explain_incident, short_id, wide_incident};
-pub(super) use incidents::{cost, history, lost, outage, outcomes, worst};
+pub(super) use incidents::{history, lost, outage, outcomes, worst};
 pub use plan::{diff, released, restore, snapshot};
+pub(super) use state::owner_lines;
 pub use state::status;
 
 /// The most columns of a line that is laid out; a wider terminal does not make it longer.

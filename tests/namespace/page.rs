@@ -1,0 +1,161 @@
+//! The page at `/` in a real browser, and the incidents that it shows.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{Guardian, Lab};
+use serde_json::Value;
+
+/// Three actors, each with something of its own; the pauses make them three incidents.
+fn three_incidents(lab: &Lab) -> Result<Guardian> {
+    let guardian = lab.guardian().start()?;
+    let back = |key: &str| guardian.event(key, |e| e.key() == key && e.outcome() == "restored");
+    lab.ip("route flush proto 17")?;
+    back("10.244.2.0/24")?;
+    let hostile = lab.copy("ip", "<b>ip<script>")?;
+    ensure!(Command::new(&hostile).args(["link", "set", "kube-bridge", "down"]).status()?.success());
+    back("kube-bridge")?;
+    let script = lab.dir().join("tidy.sh");
+    fs::write(&script, "ip route del 10.244.3.0/24\nip -6 route del fd00:244:2::/64\n")?;
+    ensure!(Command::new("sh").arg(&script).status()?.success());
+    back("10.244.3.0/24")?;
+    back("fd00:244:2::/64")?;
+    Ok(guardian)
+}
+
+/// A browser that looks once. Of its own accord it would phone home: the namespace has no way out.
+fn chromium(lab: &Lab, args: &[&str]) -> Result<Vec<u8>> {
+    let profile = lab.dir().join("browser");
+    let output = Command::new("timeout")
+        .args(["--kill-after=1", "90", "chromium", "--headless", "--no-sandbox", "--disable-gpu"])
+        .args(["--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .args(args)
+        .output()
+        .context("cannot run chromium")?;
+    ensure!(output.status.success(), "chromium: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
+}
+
+/// Where pictures are left for people: `$ROUTE_GUARDIAN_PICTURES`, or with the test.
+fn pictures(lab: &Lab) -> PathBuf {
+    std::env::var_os("ROUTE_GUARDIAN_PICTURES").map_or_else(|| lab.dir().to_owned(), PathBuf::from)
+}
+
+fn picture(lab: &Lab, path: &Path, size: &str, more: &[&str]) -> Result<()> {
+    let screenshot = format!("--screenshot={}", path.display());
+    let size = format!("--window-size={size}");
+    let mut args = vec![screenshot.as_str(), &size];
+    args.extend(more);
+    args.push("http://127.0.0.1:10953/");
+    chromium(lab, &args)?;
+    ensure!(fs::metadata(path)?.len() > 10_000, "an empty picture: {}", path.display());
+    Ok(())
+}
+
+#[test]
+fn the_page_in_a_browser() -> Result<()> {
+    let lab = Lab::node()?;
+    let guardian = three_incidents(&lab)?;
+    let url = "http://127.0.0.1:10953/";
+    let text = |args: &[&str]| -> Result<String> {
+        Ok(String::from_utf8_lossy(&chromium(&lab, args)?).into_owned())
+    };
+
+    // The script has run: it is let by the policy, and says so.
+    let with = text(&["--dump-dom", url])?;
+    assert_eq!(with.matches("<details").count(), 3, "{with}");
+    assert!(with.contains("refreshes by itself"), "{with}");
+    assert!(with.contains("&lt;b&gt;ip&lt;script&gt;["), "{with}");
+    assert!(!with.contains("<b>ip") && with.matches("<script").count() == 1, "{with}");
+    let at = |what: &str| with.find(what).with_context(|| format!("no {what} in {with}"));
+    assert!(
+        at("fd00:244:2::/64")? < at("kube-bridge, ")?.max(at("link set kube-bridge down")?),
+        "newest first"
+    );
+
+    // Without script: all but the words of the script.
+    let without = text(&["--dump-dom", "--blink-settings=scriptEnabled=false", url])?;
+    assert_eq!(without.matches("<details").count(), 3, "{without}");
+    assert!(!without.contains("refreshes by itself") && without.contains(">refresh</a>"), "{without}");
+
+    // A plain form filters.
+    let some = text(&["--dump-dom", &format!("{url}?actor=&object=kube-bridge")])?;
+    assert_eq!(some.matches("<details").count(), 1, "{some}");
+    assert!(text(&["--dump-dom", &format!("{url}?actor=nobody")])?.contains("No incidents like this"));
+
+    // On a phone nothing is wider than the screen. The page may not be framed, so its own words are measured in
+    // a copy from the file system, which has no policy, with everything unfolded.
+    let (_, body) = guardian.get("/")?;
+    let probe = "<script>for(const d of document.querySelectorAll('details'))d.open=true;\
+                 document.title='width '+document.documentElement.scrollWidth</script></body>";
+    let file = lab.dir().join("page.html");
+    fs::write(&file, body.replace("</body>", probe))?;
+    let frame = lab.dir().join("frame.html");
+    fs::write(
+        &frame,
+        "<iframe id=f width=360 height=700 style='border:0' src='page.html'></iframe>\
+        <script>f.onload=()=>document.title='is '+f.contentDocument.title</script>",
+    )?;
+    let narrow = text(&[
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+        &format!("file://{}", frame.display()),
+    ])?;
+    assert!(narrow.contains("<title>is width 360</title>"), "{narrow}");
+
+    let dir = pictures(&lab);
+    picture(&lab, &dir.join("page-light.png"), "1280,1000", &[])?;
+    picture(&lab, &dir.join("page-dark.png"), "1280,1000", &["--blink-settings=preferredColorScheme=0"])?;
+    let pixels = [fs::read(dir.join("page-light.png"))?, fs::read(dir.join("page-dark.png"))?];
+    assert_ne!(pixels[0], pixels[1], "dark is not light");
+    if dir != lab.dir() {
+        // To be looked at: unfolded, and on a phone.
+        let phone = fs::read_to_string(&file)?;
+        fs::write(&file, phone.replace("d.open=true", "d.open=d.matches('details:first-of-type')"))?;
+        let of_file = |name: &str, size: &str| {
+            let screenshot = format!("--screenshot={}", dir.join(name).display());
+            let size = format!("--window-size={size}");
+            chromium(&lab, &[&screenshot, &size, &format!("file://{}", file.display())])
+        };
+        of_file("page-unfolded.png", "1280,1500")?;
+        of_file("page-phone.png", "500,1800")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn incidents_are_listed_explained_and_counted() -> Result<()> {
+    let lab = Lab::node()?;
+    let guardian = three_incidents(&lab)?;
+    let lines = guardian.answer("incidents -o json")?;
+    let incidents: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(incidents.len(), 3, "{lines}");
+    assert!(incidents[0]["changes"].as_u64() > Some(1), "{lines}");
+    assert!(incidents[0]["outage"]["total_us"].as_u64() > Some(0), "{lines}");
+    let table = guardian.answer("incidents")?;
+    assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    let id = incidents[0]["id"].as_str().context("an id")?;
+    let whole = guardian.answer(&format!("explain {id}"))?;
+    assert!(whole.contains("changes: ") && whole.contains("COST  "), "{whole}");
+    let listed = guardian.answer(&format!("events -o json --incident {id}"))?;
+    assert_eq!(Some(listed.lines().count() as u64), incidents[0]["changes"].as_u64(), "{listed}");
+    // The last one that it tells of is what somebody did, not what followed from it.
+    lab.ip("link set kube-bridge down")?;
+    guardian.event("the link", |e| e.key() == "kube-bridge" && e.list("/actor/argv").len() == 5)?;
+    thread::sleep(Duration::from_millis(300));
+    let last = guardian.answer("explain --last")?;
+    assert!(last.contains("ip link set kube-bridge down"), "{last}");
+    let status: Value = serde_json::from_slice(&guardian.ask("status -o json")?.stdout)?;
+    assert_eq!(status["last"]["object"]["key"], "kube-bridge", "{status}");
+    assert!(status["owner"].is_object(), "{status}");
+    Ok(())
+}
