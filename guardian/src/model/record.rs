@@ -246,8 +246,8 @@ pub fn difference(before: &str, after: &str) -> Option<String> {
     let shorter = was.len().min(is.len());
     let head = was.iter().zip(&is).take_while(|(a, b)| a == b).count();
     let tail = was.iter().rev().zip(is.iter().rev()).take(shorter - head).take_while(|(a, b)| a == b).count();
-    // A value says little without the word before it.
-    let start = if head > 1 { head - 1 } else { head };
+    // A value says little without the word before it, and nothing less.
+    let start = if head > 1 || head + tail == shorter { head.saturating_sub(1) } else { head };
     let part = |words: &[&str]| words.get(start..words.len() - tail).unwrap_or_default().join(" ");
     Some(format!("{} → {}", part(&was), part(&is)))
 }

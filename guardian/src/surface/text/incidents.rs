@@ -117,11 +117,12 @@ pub fn explain_incident(style: &Style, incident: &Incident) -> String {
     for lost in &incident.lost {
         page.elided(&format!("  {}", named(lost)));
     }
-    if incident.consequences > 0 {
-        let text = format!("{} of them followed from another: {}", incident.consequences, causes(incident));
-        page.text("", &text);
-    }
-    page.text("", &outcomes(incident));
+    let followed = match incident.consequences {
+        0 => String::new(),
+        n => format!(" ({n} followed from another change)"),
+    };
+    page.text("", &format!("causes: {}{followed}", causes(incident)));
+    page.text("", &format!("what came of it: {}", outcomes(incident)));
     let stamp = |time: &str| style.time(time, "%Y-%m-%d %H:%M:%S%.6f %Z");
     page.text("WHEN", &format!("{} the first change", stamp(&incident.first)));
     if incident.last != incident.first {

@@ -116,7 +116,7 @@ pub(crate) fn owner_lines(style: &Style, owner: &OwnerReport) -> Vec<String> {
     };
     let none = if owner.seen { "absent since" } else { "none seen since" };
     let from = match &owner.held_from {
-        Some(from) => format!("; until one is, nothing is put back from {} on", time(from)),
+        Some(from) => format!("; losses are held from {} on", time(from)),
         None => String::new(),
     };
     vec![format!("{none} {}{from}", time(since))]
