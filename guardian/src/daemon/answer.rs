@@ -88,8 +88,10 @@ impl Guard {
     fn owner_report(&self) -> OwnerReport {
         let since = self.owner_watch.gone_since();
         let time = |at| clock::rfc3339(clock::wall(at));
-        let held_from =
-            since.zip(self.config.owner.absent_after).map(|(since, after)| time(since.after(after)));
+        // A moment to come, which is no stamp yet.
+        let held_from = since
+            .zip(self.config.owner.absent_after)
+            .map(|(since, after)| clock::rfc3339(clock::wall(since) + after));
         OwnerReport {
             pids: self.owner_watch.pids(),
             absent_since: since.map(time),

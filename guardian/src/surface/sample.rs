@@ -170,7 +170,9 @@ pub fn incidents(mut events: Vec<EventRecord>) -> Vec<Incident> {
     events.insert(0, earlier);
     let query = Query::default();
     let mut gather = Gather::new(&query, 100, true);
-    events.into_iter().for_each(|event| gather.push(event));
+    for event in events {
+        gather.push(event);
+    }
     gather.finish().0
 }
 

@@ -72,7 +72,9 @@ fn the_same_program_is_known_again() {
     let times: Vec<_> = gather(&query, events.clone()).iter().map(|i| i.before.clone()).collect();
     assert_eq!(times.iter().map(|before| before.times).collect::<Vec<_>>(), [0, 0, 1]);
     let mut cut = Gather::new(&query, SERVED, true);
-    events.into_iter().for_each(|event| cut.push(event));
+    for event in events {
+        cut.push(event);
+    }
     assert!(cut.finish().0[2].before.at_least);
     // Of those of whom nothing is known nobody can say that they are the same.
     let nobody = gather(&query, [of("A", sample::nobody(1)), of("B", sample::nobody(2))]);

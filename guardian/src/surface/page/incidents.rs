@@ -39,7 +39,7 @@ pub(super) fn list(shown: &Result<Shown, String>) -> Markup {
 
 /// When they were: a bar each, higher for more changes.
 fn strip(shown: &Shown) -> Markup {
-    let at = |incident: &Incident| incident.first.parse::<Timestamp>().ok().map(Timestamp::as_second);
+    let at = |incident: &Incident| incident.first.parse::<Timestamp>().ok().map(Timestamp::as_millisecond);
     let times: Vec<i64> = shown.incidents.iter().filter_map(|(incident, _)| at(incident)).collect();
     let (Some(&first), Some(&last)) = (times.iter().min(), times.iter().max()) else { return html! {} };
     let span = (last - first).max(1) as f64;

@@ -119,7 +119,8 @@ fn health(status: &StatusReport, class: &str, word: &str) -> Markup {
                 p.big.(if attached == status.sensors.len() { "good" } else { "bad" }) {
                     (attached) "/" (status.sensors.len())
                 }
-                @for sensor in &status.sensors {
+                p.dim { (attached_names(status)) }
+                @for sensor in status.sensors.iter().filter(|s| !s.attached || s.why.is_some()) {
                     p.dim {
                         (sensor.name) @if !sensor.attached { " not attached" }
                         @if let Some(why) = &sensor.why { ": " (why) }
@@ -159,6 +160,11 @@ fn health(status: &StatusReport, class: &str, word: &str) -> Markup {
             }
         }
     }
+}
+
+fn attached_names(status: &StatusReport) -> String {
+    let plain = status.sensors.iter().filter(|sensor| sensor.attached && sensor.why.is_none());
+    plain.map(|sensor| sensor.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// `routes 82, links 3`.

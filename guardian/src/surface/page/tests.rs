@@ -14,8 +14,8 @@ fn other_peoples_text_is_text() {
     hostile.incident = "\"><script>".into();
     let records = vec![hostile.clone()];
     let incidents = sample::incidents(vec![hostile]);
-    let mut shown = Shown::default();
-    shown.incidents = incidents.into_iter().map(|incident| (incident, records.clone())).collect();
+    let incidents = incidents.into_iter().map(|incident| (incident, records.clone())).collect();
+    let shown = Shown { incidents, more: 0 };
     let filter = Filter { actor: "\"><script>alert(4)</script>".into(), object: "'\"<".into() };
     let page = render(&sample::status(), &filter, &Ok(shown));
     assert_eq!(page.html.matches("<script").count(), 1, "only our own: {}", page.html);

@@ -1,5 +1,7 @@
 //! Incidents: a line each, in full, and explained.
 
+use std::fmt::Write as _;
+
 use super::{
     Colour, Style, actor_name, clean, elide,
     events::{outcome_colour, right, run},
@@ -64,8 +66,9 @@ impl IncidentTable {
         self.day = day;
         let style = &self.style;
         let worst = worst(incident);
-        out += &format!(
-            "{}  {}  {}  {}  {}  {}  {}\n",
+        let _ = writeln!(
+            out,
+            "{}  {}  {}  {}  {}  {}  {}",
             fit(&style.time(&incident.first, "%H:%M:%S"), TIME),
             fit(&actor_name(&incident.actor), self.actor),
             fit(&lost(incident), self.lost),
@@ -191,7 +194,7 @@ fn count(n: u64, what: &str) -> String {
 pub(crate) fn lost(incident: &Incident) -> String {
     let kinds = ObjectKind::ALL.iter().filter_map(|&kind| {
         let n: u64 = incident.lost.iter().filter(|lost| lost.kind == kind).map(|lost| lost.count).sum();
-        (n > 0).then(|| (kind, n))
+        (n > 0).then_some((kind, n))
     });
     let mut kinds: Vec<_> = kinds.collect();
     kinds.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
