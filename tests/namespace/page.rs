@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Guardian, Lab};
+use lab::{Guardian, Lab, tethered, wait_for};
 use serde_json::Value;
 
 /// Three actors, each with something of its own; the pauses make them three incidents.
@@ -157,5 +157,30 @@ fn incidents_are_listed_explained_and_counted() -> Result<()> {
     let status: Value = serde_json::from_slice(&guardian.ask("status -o json")?.stdout)?;
     assert_eq!(status["last"]["object"]["key"], "kube-bridge", "{status}");
     assert!(status["owner"].is_object(), "{status}");
+    Ok(())
+}
+
+/// Two changes, the second after the first was printed: it is not the end of the input that brings them out.
+#[test]
+fn events_are_followed_as_they_come() -> Result<()> {
+    let lab = Lab::node()?;
+    let guardian = lab.guardian().start()?;
+    let out = lab.dir().join("followed");
+    let mut follower = tethered(
+        Command::new(lab::binary())
+            .args(["events", "-f", "-o", "json", "--config"])
+            .arg(guardian.config())
+            .stdout(fs::File::create(&out)?),
+    )?;
+    for key in ["10.244.2.0/24", "10.244.3.0/24"] {
+        lab.ip(&format!("route del {key}"))?;
+        wait_for(key, Duration::from_secs(10), || {
+            let text = fs::read_to_string(&out)?;
+            let of_key = |line: &&str| line.contains(&format!("\"key\":\"{key}\""));
+            Ok(text.lines().filter(of_key).any(|line| line.contains("\"outcome\":\"restored\"")))
+        })?;
+        ensure!(follower.ended()?.is_none(), "it does not go on");
+    }
+    follower.stop()?;
     Ok(())
 }
