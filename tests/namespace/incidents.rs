@@ -48,6 +48,8 @@ fn a_flush_is_one_incident_and_the_next_one_knows_of_it() -> Result<()> {
     let id = flush["id"].as_str().context("no id")?;
     let of_flush = explained(&guardian, id)?;
     assert_eq!(&of_flush["incident"], flush);
+    let listed = guardian.answer(&format!("events -o json --incident {id}"))?;
+    assert_eq!(listed.lines().count() as u64, routes, "{listed}");
     let last = explained(&guardian, "--last")?;
     assert_eq!(last["event"]["object"]["kind"], "rule");
     let page = guardian.answer(&format!("explain {id}"))?;
@@ -77,6 +79,10 @@ fn the_cause_is_shown_and_not_a_consequence() -> Result<()> {
     assert!(last["incident"]["changes"].as_u64() > Some(1), "{last:#}");
     let status: Value = serde_json::from_str(&guardian.answer("status -o json")?)?;
     assert_eq!(status["last"]["object"]["key"], TUNNEL, "{status:#}");
+    assert!(
+        status["owner"]["absent_since"].is_string() && status["owner"]["pids"] == serde_json::json!([]),
+        "{status:#}"
+    );
     Ok(())
 }
 

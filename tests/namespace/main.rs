@@ -19,6 +19,7 @@ mod networkd_cases;
 mod origin;
 mod owner;
 mod ownership;
+mod page;
 mod paths;
 mod race;
 mod random;

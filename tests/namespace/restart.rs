@@ -30,6 +30,7 @@ const LOST: &[&str] = &[
     "addr del 10.96.0.10/32 dev kube-dummy-if",
     "nexthop del id 18",
     "link set veth0000a nomaster",
+    "link set kube-bridge mtu 1400",
 ];
 
 #[test]
@@ -41,6 +42,7 @@ fn adopt_keeps_what_is_there_and_says_what_is_not() -> Result<()> {
     for what in ["10.244.2.0/24", "10.244.1.0/24", "10.96.0.10"] {
         assert!(said.contains(what), "no word of {what}:\n{said}");
     }
+    assert!(said.contains("mtu 1500 → mtu 1400"), "not what is different:\n{said}");
     // What is left is guarded; what was lost is not.
     node.lab.ip("route del 10.244.3.0/24")?;
     guardian.event("the record", |e| e.key() == "10.244.3.0/24" && e.outcome() == "restored")?;

@@ -41,6 +41,7 @@ pub const TESTS: &[Wanted] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("ifup", "ifupdown"),
     ("NetworkManager", "network-manager"),
+    ("chromium", "chromium"),
 ];
 
 /// Package lists older than this are fetched again before anything is installed.

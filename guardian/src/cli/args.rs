@@ -198,6 +198,9 @@ pub struct EventsArgs {
     /// Only actors with this in their class, name, executable, unit, pod or cgroup, or of this pid
     #[arg(long, value_name = "TEXT|PID")]
     pub actor: Option<String>,
+    /// Only the changes of this incident (`incidents -w` shows the ids)
+    #[arg(long, value_name = "ID")]
+    pub incident: Option<String>,
     /// The form of the output
     #[arg(short, long, value_name = "FORM", default_value = "compact")]
     pub output: EventOutput,

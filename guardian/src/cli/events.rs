@@ -26,6 +26,7 @@ pub(super) fn events(args: &EventsArgs, places: &Places, output: &Output) -> any
         last: args.last,
         object: args.object.clone(),
         actor: args.actor.clone(),
+        incident: args.incident.clone(),
         ..Query::default()
     };
     if args.follow {

@@ -138,6 +138,8 @@ pub struct Report {
     pub detected: Stamp,
     /// The object as it was before.
     pub object: Arc<Object>,
+    /// What was in its place after the change, where it was not gone altogether.
+    pub now: Option<Arc<Object>>,
     /// What happened to it.
     pub change: Change,
     /// By which path.

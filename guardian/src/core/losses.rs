@@ -42,8 +42,10 @@ impl Core {
         self.forget_loss(key);
         let seq = self.next_seq();
         let incident = self.incidents.of(&who.actor, who.at, seq);
+        let there = self.rib.get(&key).and_then(|entry| entry.observed.iter().next()).cloned();
         let loss = Loss {
             seq,
+            now: there.filter(|_| change != Change::Deleted),
             incident,
             at: who.at,
             detected: now,
@@ -270,6 +272,7 @@ impl Core {
             at: who.at,
             detected: now,
             object: Arc::clone(object),
+            now: None,
             change,
             cause,
             actor: Arc::clone(&who.actor),
@@ -307,6 +310,7 @@ pub(super) struct Insistence {
 fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>) -> Report {
     Report {
         seq: loss.seq,
+        now: loss.now.clone(),
         again,
         incident: loss.incident,
         at: loss.at,

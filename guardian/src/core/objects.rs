@@ -82,6 +82,7 @@ impl Core {
             return;
         }
         let was_there = !entry.observed.is_empty();
+        let is_news = !entry.observed.contains(&object);
         entry.observed.set(Arc::clone(&object), replaced, appended);
         entry.told = who.at;
         let doubt = who.verdict == Verdict::Owner && entry.wrote.is_some_and(|wrote| wrote.is_around(who.at));
@@ -142,7 +143,9 @@ impl Core {
             if let Some(before) = before {
                 self.tell(now, &before, Change::Replaced, Cause::Replace, who, Outcome::Observed);
             }
-        } else if let Some(loss) = entry.loss.as_mut() {
+        } else if let Some(loss) = entry.loss.as_mut()
+            && (self.settings.mode != Mode::Observe || !is_news)
+        {
             let (change, _) = changed(&loss.object, Some(&entry.observed), replaced);
             loss.change = change;
         } else if let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() {
@@ -238,6 +241,13 @@ impl Core {
             if let Some(missing) = missing {
                 self.lose(now, key, missing, Change::Deleted, cause, who);
             }
+        } else if self.settings.mode == Mode::Observe
+            && entry.loss.is_some()
+            && entry.observed.is_empty()
+            && let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned()
+        {
+            // Nobody puts it right meanwhile: what is done to it next is news.
+            self.lose(now, key, missing, Change::Deleted, cause, who);
         } else if let Some(loss) = entry.loss.as_mut() {
             loss.change = Change::Deleted;
             // What the kernel had made of our request is gone: another try.

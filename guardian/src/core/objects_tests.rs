@@ -298,6 +298,32 @@ fn observing_reports_every_kind_and_writes_nothing() {
     assert!(stage.reports.iter().all(|report| report.outcome == Outcome::Observed));
 }
 
+/// Nobody puts it right meanwhile: each further change is one of its own.
+#[test]
+fn observing_reports_every_change_of_one_object() {
+    let settings = Settings { mode: Mode::Observe, ..Settings::default() };
+    let mut stage = Stage::new(settings, &node());
+    let ip = someone(60, "/usr/sbin/ip");
+    stage.tell(set(Link { mtu: 1400, ..bridge() }), &ip, Verdict::Foreign);
+    stage.tell(set(Link { mtu: 1400, ..bridge() }), &ip, Verdict::Foreign);
+    stage.tell(set(Link { mtu: 1300, ..bridge() }), &ip, Verdict::Foreign);
+    stage.tell(gone(Link { mtu: 1300, ..bridge() }), &ip, Verdict::Foreign);
+    let told: Vec<_> = stage
+        .reports
+        .iter()
+        .filter(|report| report.object.key() == Key::Link(BRIDGE))
+        .map(|report| {
+            let mtu = match report.now.as_deref() {
+                Some(Object::Link(link)) => Some(link.mtu),
+                _ => None,
+            };
+            (report.change, mtu)
+        })
+        .collect();
+    let changed = |mtu| (Change::Changed, Some(mtu));
+    assert_eq!(told, [changed(1400), changed(1300), (Change::Deleted, None)]);
+}
+
 /// A link goes down with its route, and somebody puts another in its place before a dump has told: that the route went
 /// is not forgotten with a dump that began too early.
 #[test]

@@ -74,6 +74,8 @@ impl Phase {
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts about a loss")]
 pub struct Loss {
+    /// What was in its place after the change.
+    pub now: Option<Arc<Object>>,
     pub seq: u64,
     pub incident: u64,
     pub at: Stamp,

@@ -21,8 +21,8 @@ use crate::{
     surface::{
         ask::Ask,
         report::{
-            DiffReport, HeldReport, ObjectCounts, PlannedAction, RestoreReport, SensorReport, Snapshot,
-            StatusReport, is_called,
+            DiffReport, HeldReport, ObjectCounts, OwnerReport, PlannedAction, RestoreReport, SensorReport,
+            Snapshot, StatusReport, is_called,
         },
         text,
     },
@@ -82,6 +82,22 @@ impl Guard {
             resyncs: BTreeMap::new(),
             last: self.last.clone(),
             held: self.held(),
+            owner: Some(self.owner_report()),
+        }
+    }
+
+    fn owner_report(&self) -> OwnerReport {
+        let since = self.owner_watch.gone_since();
+        let time = |at| clock::rfc3339(clock::wall(at));
+        // A moment to come, which is no stamp yet.
+        let held_from = since
+            .zip(self.config.owner.absent_after)
+            .map(|(since, after)| clock::rfc3339(clock::wall(since) + after));
+        OwnerReport {
+            pids: self.owner_watch.pids(),
+            absent_since: since.map(time),
+            seen: self.owner_watch.was_seen(),
+            held_from,
         }
     }
 

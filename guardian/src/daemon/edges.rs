@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     model::record::{EventRecord, Outcome, Verdict},
@@ -79,6 +79,7 @@ impl Edges {
         let Self { journal, control, http, metrics, guard } = self;
         let events = control::events();
         let (pulse, pulses) = mpsc::channel(4);
+        let journal_dir = state_dir.clone();
         let sources = control::Sources {
             guard: guard.clone(),
             events: events.clone(),
@@ -92,7 +93,13 @@ impl Edges {
         });
         if let Some(http) = http {
             let pulses = vec![Pulse { name: "journal", ask: pulse }];
-            let sources = http::Sources { guard, pulses, metrics: metrics.clone() };
+            let sources = http::Sources {
+                guard,
+                pulses,
+                metrics: metrics.clone(),
+                state_dir: journal_dir,
+                reading: Arc::new(Semaphore::new(1)),
+            };
             tokio::spawn(async move {
                 if let Err(error) = http.serve(sources).await {
                     log::error!("the HTTP surface ended: {error}");

@@ -90,7 +90,7 @@ pub struct Guard {
     pub(super) executor: Executor,
     pub(super) attribution: Attribution,
     pub(super) owner: OwnerRule,
-    owner_watch: OwnerWatch,
+    pub(super) owner_watch: OwnerWatch,
     restart: Restart,
     pub(super) metrics: Metrics,
     pub(super) started: Stamp,

@@ -40,6 +40,7 @@ pub struct OwnerWatch {
     rule: OwnerRule,
     owners: Vec<Held>,
     gone_since: Option<Stamp>,
+    seen: bool,
     /// What [`OwnerWatch::changed`] has told last.
     told: Option<Stamp>,
     /// When all processes were looked at last, or are going to be.
@@ -72,6 +73,7 @@ impl OwnerWatch {
             rule,
             owners: Vec::new(),
             gone_since: None,
+            seen: false,
             told: None,
             looked: now,
             looking: None,
@@ -91,6 +93,16 @@ impl OwnerWatch {
     /// Since when none has been alive; `None` while one is. Before an owner was ever seen: since the first look.
     pub const fn gone_since(&self) -> Option<Stamp> {
         self.gone_since
+    }
+
+    /// The owners that are alive as far as known, at most [`OWNERS_MAX`].
+    pub fn pids(&self) -> Vec<u32> {
+        self.owners.iter().map(|owner| owner.process.tgid).collect()
+    }
+
+    /// Whether an owner was ever alive since the first look.
+    pub const fn was_seen(&self) -> bool {
+        self.seen
     }
 
     /// Takes over another rule, by which all processes are looked at anew in the background.
@@ -244,6 +256,7 @@ impl OwnerWatch {
             self.gone_since.get_or_insert(ended.unwrap_or(now));
         } else {
             self.gone_since = None;
+            self.seen = true;
         }
     }
 }

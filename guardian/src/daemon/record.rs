@@ -14,7 +14,7 @@ use crate::{
     core::Report,
     model::{
         Links, Object, Stamp,
-        record::{ActorRecord, EventRecord, ObjectRecord, Outcome},
+        record::{ActorRecord, EventRecord, ObjectRecord, Outcome, difference},
     },
 };
 
@@ -88,6 +88,10 @@ impl Ids {
             failed_lookups,
             let_go: report.let_go,
             error: report.error.clone(),
+            detail: report
+                .now
+                .as_ref()
+                .and_then(|now| difference(&report.object.text(links), &now.text(links))),
         }
     }
 }

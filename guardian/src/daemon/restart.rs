@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{Config, OnStart},
     core::Scope,
-    model::{Link, Links, Notice, Object, Stamp},
+    model::{Link, Links, Notice, Object, Stamp, record::difference},
     netlink::{decode, frames, message},
 };
 
@@ -59,6 +59,7 @@ impl Restart {
         let before = std::mem::take(&mut self.before);
         let lost: Vec<&Object> =
             before.iter().filter(|object| !now.iter().any(|held| held.key() == object.key())).collect();
+        tell_different(&before, now, links);
         if lost.is_empty() {
             return;
         }
@@ -105,6 +106,34 @@ impl Restart {
             return;
         }
         write(&self.dir, &origin(self.profile), objects, links);
+    }
+}
+
+/// Tells what is there under the same key, but is not what it was.
+fn tell_different(before: &[Object], now: &[Arc<Object>], links: &Links) {
+    let different: Vec<String> = before
+        .iter()
+        .filter_map(|object| {
+            let held: Vec<_> = now.iter().filter(|held| held.key() == object.key()).collect();
+            let first = held.first().filter(|_| !held.iter().any(|held| held.same(object)))?;
+            let text = object.text(links);
+            let change = difference(&text, &first.text(links))?;
+            Some(format!("{} {text}: {change}", object.key().kind()))
+        })
+        .collect();
+    if different.is_empty() {
+        return;
+    }
+    log::warn!(
+        "{} objects that were guarded before the restart are different, and are guarded as they are now \
+         (restore.on_start = \"adopt\"):",
+        different.len()
+    );
+    for line in different.iter().take(TOLD) {
+        log::warn!("  {line}");
+    }
+    if different.len() > TOLD {
+        log::warn!("  and {} more", different.len() - TOLD);
     }
 }
 

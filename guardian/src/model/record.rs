@@ -275,6 +275,9 @@ pub struct EventRecord {
     pub let_go: bool,
     /// Why it failed or is held.
     pub error: Option<String>,
+    /// What is different, where the object is there but not as it was: `mtu 1500 → mtu 1400`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 impl EventRecord {
@@ -291,5 +294,41 @@ impl EventRecord {
             (!asked, !event.is_open(), event.object.kind)
         };
         rank(self) < rank(other)
+    }
+}
+
+/// The words in which one text of an object differs from another; `None` where they are the same.
+pub fn difference(before: &str, after: &str) -> Option<String> {
+    let [was, is] = [before, after].map(|text| text.split_whitespace().collect::<Vec<_>>());
+    if was == is {
+        return None;
+    }
+    let shorter = was.len().min(is.len());
+    let head = was.iter().zip(&is).take_while(|(a, b)| a == b).count();
+    let tail = was.iter().rev().zip(is.iter().rev()).take(shorter - head).take_while(|(a, b)| a == b).count();
+    // A value says little without the word before it, and nothing less.
+    let start = if head > 1 || head + tail == shorter { head.saturating_sub(1) } else { head };
+    let part = |words: &[&str]| words.get(start..words.len() - tail).unwrap_or_default().join(" ");
+    Some(format!("{} → {}", part(&was), part(&is)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_said_with_the_word_before_it() {
+        let differs = |before, after| difference(before, after).unwrap_or_default();
+        assert_eq!(
+            differs("kube-bridge type bridge mtu 1500 up", "kube-bridge type bridge mtu 1400 up"),
+            "mtu 1500 → mtu 1400"
+        );
+        assert_eq!(
+            differs("10.2.0.0/24 via 10.0.0.1 dev eth0", "10.2.0.0/24 dev eth0"),
+            "10.2.0.0/24 via 10.0.0.1 → 10.2.0.0/24"
+        );
+        assert_eq!(differs("x mtu 1500 up", "x mtu 1500"), "1500 up → 1500");
+        assert_eq!(differs("a a", "a"), "a a → a");
+        assert_eq!(difference("a  b", "a b"), None);
     }
 }

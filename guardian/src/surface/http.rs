@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as BlockingListener},
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -20,6 +21,7 @@ use prometheus::TEXT_FORMAT;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::spawn_blocking,
     time::{Sleep, sleep, timeout},
 };
 
@@ -80,6 +82,10 @@ pub struct Sources {
     pub pulses: Vec<Pulse>,
     /// The metrics.
     pub metrics: Metrics,
+    /// The state folder, which has the journal.
+    pub state_dir: PathBuf,
+    /// Whose turn it is to read the journal.
+    pub reading: Arc<Semaphore>,
 }
 
 /// The bound port.
@@ -189,16 +195,29 @@ async fn readyz(State(sources): State<Arc<Sources>>) -> Response {
     }
 }
 
-async fn status(State(sources): State<Arc<Sources>>) -> Response {
-    match sources.guard.ask(PATIENCE, Ask::Status).await {
-        Ok(mut status) => {
-            status.lost = sources.metrics.lost();
-            status.resyncs = sources.metrics.resyncs();
-            let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
-            ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page::render(&status))).into_response()
-        }
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
-    }
+async fn status(State(sources): State<Arc<Sources>>, Query(filter): Query<page::Filter>) -> Response {
+    let mut status = match sources.guard.ask(PATIENCE, Ask::Status).await {
+        Ok(status) => status,
+        Err(error) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    };
+    status.lost = sources.metrics.lost();
+    status.resyncs = sources.metrics.resyncs();
+    // One reader at a time: the journal may be large, and many may look. It is never closed.
+    let _turn = sources.reading.acquire().await.ok();
+    let dir = sources.state_dir.clone();
+    let wanted = filter.clone();
+    let shown = match spawn_blocking(move || page::load(&dir, &wanted)).await {
+        Ok(shown) => shown.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let page = page::render(&status, &filter, &shown);
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, page.policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    (headers, Html(page.html)).into_response()
 }
 
 /// A listener with a bound on its connections.

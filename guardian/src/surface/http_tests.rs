@@ -12,7 +12,13 @@ fn serve(answers: usize, ready: bool) -> (SocketAddr, Metrics) {
     let (guard, mut questions) = Asker::channel();
     let (ask, mut pulses) = mpsc::channel::<oneshot::Sender<()>>(1);
     let metrics = Metrics::new("0.1.0", "abc").unwrap();
-    let sources = Sources { guard, pulses: vec![Pulse { name: "journal", ask }], metrics: metrics.clone() };
+    let sources = Sources {
+        guard,
+        pulses: vec![Pulse { name: "journal", ask }],
+        metrics: metrics.clone(),
+        state_dir: "/nonexistent".into(),
+        reading: Arc::new(Semaphore::new(1)),
+    };
     let http = Http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = http.addr().unwrap();
     thread::spawn(move || {
@@ -63,8 +69,9 @@ fn pages() {
     assert!(fetch(addr, "/readyz", "").ends_with("\r\n\r\nready\n"));
     assert!(fetch(addr, "/nothing", "").starts_with("HTTP/1.1 404"));
     let page = fetch(addr, "/", "");
-    assert!(page.contains("<h1>route-guardian on node-7: <span class=bad>degraded</span></h1>"), "{page}");
+    assert!(page.contains("<h1>node-7</h1><span class=\"pill bad\">degraded</span>"), "{page}");
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none'; style-src 'nonce-"), "{page}");
     assert!(!page.contains("http://") && !page.contains("https://"));
 }
 

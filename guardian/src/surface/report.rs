@@ -46,6 +46,22 @@ pub struct StatusReport {
     pub last: Option<EventRecord>,
     /// What is held back.
     pub held: Vec<HeldReport>,
+    /// Whether an owner of the scope is running; `None` from a daemon that does not say.
+    #[serde(default)]
+    pub owner: Option<OwnerReport>,
+}
+
+/// Whether an owner of the scope is running.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerReport {
+    /// The owners that are running, at most a few.
+    pub pids: Vec<u32>,
+    /// Since when none has been running, RFC 3339 in UTC; `None` while one is.
+    pub absent_since: Option<String>,
+    /// Whether one has been seen since the guardian started.
+    pub seen: bool,
+    /// From when on nothing is put back for want of an owner; `None` while one is running, or if never.
+    pub held_from: Option<String>,
 }
 
 impl StatusReport {

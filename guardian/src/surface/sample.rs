@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::report::{HeldReport, ObjectCounts, SensorReport, StatusReport};
+use super::{
+    incident::{self, Incident},
+    journal::Journal,
+    query::Query,
+    report::{HeldReport, ObjectCounts, OwnerReport, SensorReport, StatusReport},
+};
 use crate::{
     config::Mode,
     model::{
@@ -60,6 +65,7 @@ pub fn networkd(n: u32) -> EventRecord {
         failed_lookups: None,
         let_go: false,
         error: None,
+        detail: None,
     }
 }
 
@@ -148,6 +154,7 @@ pub fn nexthop(n: u32) -> EventRecord {
     let text = "id 7 via 10.0.0.11 dev eth0 proto 17";
     let mut event = of(n, ObjectKind::Nexthop, None, "7", text);
     event.change = Change::Changed;
+    event.detail = Some("via 10.0.0.11 → via 10.0.0.66".into());
     event.cause = Cause::Unknown;
     event.actor = Arc::default();
     event.verdict = Verdict::Unknown;
@@ -157,6 +164,22 @@ pub fn nexthop(n: u32) -> EventRecord {
 fn of(n: u32, kind: ObjectKind, family: Option<Family>, key: &str, text: &str) -> EventRecord {
     let object = ObjectRecord { kind, family, key: key.into(), table: None, text: text.into() };
     EventRecord { object, ..networkd(n) }
+}
+
+/// Incidents of these events, one an actor, and of networkd one before them.
+pub fn incidents(mut events: Vec<EventRecord>) -> Vec<Incident> {
+    for event in &mut events {
+        event.incident = format!("01JDINCIDENT000000{:08}", event.actor.pid.unwrap_or_default());
+    }
+    let mut earlier = networkd(0);
+    earlier.incident = "01JD0000000000000000000000".into();
+    earlier.time = "2026-11-21T23:00:00.000001Z".into();
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), 1 << 20).unwrap();
+    for event in [earlier].iter().chain(&events) {
+        journal.append(event);
+    }
+    incident::read(dir.path(), &Query::default(), 100).unwrap().incidents
 }
 
 fn counts(kind: ObjectKind, family: Option<Family>, protected: u64, missing: u64) -> ObjectCounts {
@@ -196,6 +219,12 @@ pub fn status() -> StatusReport {
         degraded: vec!["the exec sensor is not attached: short-lived processes may go unnamed".into()],
         lost: [("ringbuf".to_owned(), 0), ("netlink".to_owned(), 0)].into(),
         resyncs: [("start".to_owned(), 1), ("netlink".to_owned(), 2)].into(),
+        owner: Some(OwnerReport {
+            pids: Vec::new(),
+            absent_since: Some("2026-11-22T02:55:00Z".into()),
+            seen: true,
+            held_from: Some("2026-11-22T03:10:00Z".into()),
+        }),
         last: Some(networkd(11)),
         held: vec![
             HeldReport {

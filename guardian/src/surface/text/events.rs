@@ -102,6 +102,7 @@ pub fn wide(style: &Style, event: &EventRecord) -> String {
     details.extend(event.actor.runtime.as_ref().map(|runtime| format!("container of {}", clean(runtime))));
     details.push(format!("confidence {}", event.actor.confidence.as_str()));
     details.push(format!("cause {}", event.cause));
+    details.extend(event.detail.as_ref().map(|detail| clean(detail)));
     details.extend(event.failed_lookups.map(|count| format!("failed lookups {count}")));
     details.extend(event.error.as_ref().map(|error| clean(error)));
     details.push(format!("id {}", clean(&event.id)));
@@ -161,7 +162,7 @@ fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
-pub(super) fn outcome_colour(outcome: Outcome) -> Colour {
+pub(crate) fn outcome_colour(outcome: Outcome) -> Colour {
     match outcome {
         Outcome::Restored | Outcome::AlreadyPresent => Colour::Good,
         Outcome::Observed | Outcome::Held => Colour::Warn,

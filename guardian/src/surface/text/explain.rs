@@ -149,7 +149,7 @@ fn next(event: &EventRecord) -> String {
 }
 
 fn of_key(key: &str) -> String {
-    format!("route-guardian events --object {key} --since 1h")
+    format!("route-guardian events --object {key}")
 }
 
 /// Tells an event, and the incident that it is part of, where that is known.
@@ -239,7 +239,8 @@ impl Page<'_> {
             Outcome::Failed => "could not be put back",
         };
         let error = event.error.as_ref().map(|error| format!(" ({})", clean(error))).unwrap_or_default();
-        self.text("", &format!("{family}{kind}, {change}; {done}{error}"));
+        let detail = event.detail.as_ref().map(|detail| format!(" ({})", clean(detail))).unwrap_or_default();
+        self.text("", &format!("{family}{kind}, {change}{detail}; {done}{error}"));
     }
 
     fn when(&mut self, event: &EventRecord) {

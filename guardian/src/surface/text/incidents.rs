@@ -56,11 +56,6 @@ fn heading(day: &str, lost: usize) -> String {
 
 fn row(style: &Style, incident: &Incident, lost: usize) -> String {
     let (colour, result) = result(incident);
-    let outage = match incident.outage_us {
-        _ if incident.open > 0 => "open".into(),
-        Some(us) => micros(us),
-        None => "-".into(),
-    };
     let before = if incident.before == 0 { "-".to_owned() } else { incident.before.to_string() };
     format!(
         "{}  {}  {}  {}  {}  {before:>BEFORE$}",
@@ -68,7 +63,7 @@ fn row(style: &Style, incident: &Incident, lost: usize) -> String {
         fit(&summary(incident), lost),
         fit(&actor_name(&incident.actor), ACTOR),
         style.paint(colour, &fit(&result, RESULT)),
-        right(&outage, OUTAGE),
+        right(&outage(incident), OUTAGE),
     )
 }
 
@@ -96,8 +91,17 @@ fn details(style: &Style, incident: &Incident) -> String {
     lines.iter().map(|line| style.paint(Colour::Faint, &format!("    {line}")) + "\n").collect()
 }
 
+/// For how long anything was missing; `open` where something may still be.
+pub(crate) fn outage(incident: &Incident) -> String {
+    match incident.outage_us {
+        _ if incident.open > 0 => "open".into(),
+        Some(us) => micros(us),
+        None => "-".into(),
+    }
+}
+
 /// What an incident took, in a few words: the object where it is one, else how many of which kind.
-pub(super) fn summary(incident: &Incident) -> String {
+pub(crate) fn summary(incident: &Incident) -> String {
     if incident.changes <= 1 {
         return object_name(&incident.head.object);
     }
@@ -139,7 +143,7 @@ fn count(n: u64, kind: ObjectKind) -> String {
 }
 
 /// How it ended, at most [`RESULT`] columns: how many are open, else the worst outcome.
-fn result(incident: &Incident) -> (Colour, String) {
+pub(crate) fn result(incident: &Incident) -> (Colour, String) {
     const WORST_FIRST: [Outcome; 6] = [
         Outcome::Failed,
         Outcome::Held,

@@ -18,10 +18,13 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::model::record::{ActorRecord, Change, ObjectKind, ObjectRecord};
 
 pub use doctor::{doctor, limits, remedies};
+pub(crate) use events::outcome_colour;
 pub use events::{EventTable, wide};
 pub use explain::{Explanation, explain};
 pub use incidents::incidents;
+pub(crate) use incidents::{outage, result, summary};
 pub use plan::{diff, released, restore, snapshot};
+pub(crate) use state::owner_lines;
 pub use state::status;
 
 /// The most columns of a line that is laid out; a wider terminal does not make it longer.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     model::record::ObjectKind,
-    surface::report::{ObjectCounts, StatusReport},
+    surface::report::{ObjectCounts, OwnerReport, StatusReport},
 };
 
 const LABEL: usize = 11;
@@ -56,6 +56,11 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
             format!("  {}, {retry}: {}; {}", object_name(&held.object), clean(&held.actor), clean(&held.why));
         rows.row("", &text);
     }
+    if let Some(owner) = &status.owner {
+        for (n, line) in owner_lines(style, owner).iter().enumerate() {
+            rows.row(if n == 0 { "Owner:" } else { "" }, line);
+        }
+    }
     let attached = status.sensors.iter().filter(|sensor| sensor.attached).count();
     let names: Vec<&str> =
         status.sensors.iter().filter(|sensor| sensor.attached).map(|sensor| sensor.name.as_str()).collect();
@@ -100,6 +105,21 @@ pub fn status(style: &Style, status: &StatusReport) -> String {
         }
     }
     rows.out
+}
+
+/// Whether an owner is running, and what follows if none is.
+pub(crate) fn owner_lines(style: &Style, owner: &OwnerReport) -> Vec<String> {
+    let time = |time: &String| style.time(time, "%Y-%m-%d %H:%M:%S");
+    let Some(since) = &owner.absent_since else {
+        let pids: Vec<String> = owner.pids.iter().map(ToString::to_string).collect();
+        return vec![format!("running, pid {}", pids.join(", "))];
+    };
+    let none = if owner.seen { "absent since" } else { "none seen since" };
+    let from = match &owner.held_from {
+        Some(from) => format!("; losses are held from {} on", time(from)),
+        None => String::new(),
+    };
+    vec![format!("{none} {}{from}", time(since))]
 }
 
 /// Text behind labels.

@@ -8,9 +8,7 @@ use crate::{
         record::{Cause, Change, EventRecord, ObjectRecord, Outcome, Verdict},
     },
     surface::{
-        incident::{self, Incident},
-        journal::Journal,
-        query::Query,
+        incident::Incident,
         report::{DiffReport, PlannedAction, RestoreReport, Snapshot},
         sample,
     },
@@ -78,22 +76,9 @@ fn page_in(style: &Style, event: &EventRecord, incident: Option<&Incident>) -> S
     explain(style, event, incident, &Explanation::of(event, &Advice::default()))
 }
 
-/// The samples as incidents, read from a journal: what networkd did once before, and in one burst.
-fn incidents_of_samples() -> Vec<Incident> {
-    let dir = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(dir.path(), 1 << 20).unwrap();
-    let mut earlier = sample::networkd(0);
-    earlier.incident = "01JD0000000000000000000000".into();
-    earlier.time = "2026-11-21T23:00:00.000001Z".into();
-    for event in [earlier].iter().chain(&samples()) {
-        journal.append(event);
-    }
-    incident::read(dir.path(), &Query::default(), 100).unwrap().incidents
-}
-
 #[test]
 fn incidents_as_expected() {
-    let all = incidents_of_samples();
+    let all = sample::incidents(samples());
     let list = incidents(&style(), &all, false);
     let wide = incidents(&style(), &all, true);
     golden("incidents.txt", include_str!("golden/incidents.txt"), &format!("{list}\n{wide}"));
