@@ -196,6 +196,7 @@ impl Lab {
         lab.links()?;
         lab.kube_routes()?;
         lab.kube_routes6()?;
+        lab.settle()?;
         Ok(lab)
     }
 

@@ -7,8 +7,6 @@ use lab::{Lab, Launch, wait_for};
 
 /// It does not start, says each of `words`, does not panic, and leaves the routes alone.
 fn refuses(lab: &Lab, launch: Launch<'_>, words: &[&str]) -> Result<()> {
-    // The kernel finishes some IPv6 routes of a new link in its own time.
-    lab.settle()?;
     let before = lab.routes()?;
     let output = launch.refused()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
