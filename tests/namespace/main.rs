@@ -16,6 +16,7 @@ mod modes;
 mod neighbours;
 mod networkd;
 mod networkd_cases;
+mod networkmanager;
 mod origin;
 mod owner;
 mod ownership;

@@ -26,7 +26,7 @@ fn shell(lab: &Lab, text: &str) -> Command {
 }
 
 /// The same that goes on running.
-fn daemon(lab: &Lab, text: &str) -> Result<Tethered> {
+pub(crate) fn daemon(lab: &Lab, text: &str) -> Result<Tethered> {
     let log = File::options().create(true).append(true).open(lab.dir().join("neighbour.log"))?;
     Ok(tethered(shell(lab, text).stdout(log.try_clone()?).stderr(log))?)
 }
@@ -43,7 +43,7 @@ fn once(lab: &Lab, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn log(lab: &Lab) -> String {
+pub(crate) fn log(lab: &Lab) -> String {
     fs::read_to_string(lab.dir().join("neighbour.log")).unwrap_or_default()
 }
 

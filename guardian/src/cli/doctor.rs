@@ -19,8 +19,9 @@ use super::{
 use crate::{
     config::Config,
     knowledge::{
-        self, Finding, Level, WriteError,
-        networkd::{Advice, Configuration, Interface, advise},
+        self, Advice, Finding, Level, WriteError,
+        networkd::{self, Interface},
+        networkmanager,
     },
     model::{ActorClass, Link, Object, route::rt},
     netlink::dump,
@@ -33,14 +34,16 @@ use crate::{
     },
 };
 
+/// Programs whose configuration is read, by the name by which they are known.
+const NETWORKD: &str = "systemd-networkd";
+const NETWORKMANAGER: &str = "NetworkManager";
+
 /// The table of the default route.
 const MAIN: u32 = 254;
 
-/// Where its service is enabled.
-const ENABLED: [&str; 2] = [
-    "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
-    "/usr/lib/systemd/system/multi-user.target.wants/systemd-networkd.service",
-];
+/// Where services are enabled.
+const ENABLED: [&str; 2] =
+    ["etc/systemd/system/multi-user.target.wants", "usr/lib/systemd/system/multi-user.target.wants"];
 
 pub(super) fn doctor(args: &DoctorArgs, config: &Config, output: &Output) -> anyhow::Result<Ended> {
     let root = args.root.clone().unwrap_or_else(|| PathBuf::from("/"));
@@ -82,13 +85,17 @@ fn write(diagnosis: &Diagnosis, form: Form, output: &Output) -> anyhow::Result<E
 
 /// What is set on this node that lets such a program do what it did, and what would put that right.
 pub(super) fn at_fault(config: &Config, class: ActorClass) -> anyhow::Result<Advice> {
-    if class != ActorClass::Networkd {
+    if !matches!(class, ActorClass::Networkd | ActorClass::NetworkManager) {
         return Ok(Advice::default());
     }
     let state = dump()?;
     let links = links(&state.objects);
-    let (uplinks, guarded) = (uplinks(config, &state.objects, &links), guarded(config, &links));
-    let (_, mut advice) = networkd(Path::new("/"), &running(), &uplinks, &guarded, config)?;
+    let (root, running, guarded) = (Path::new("/"), running(), guarded(config, &links));
+    let (_, mut advice) = if class == ActorClass::Networkd {
+        of_networkd(root, &running, &uplinks(config, &state.objects, &links), &guarded, config)?
+    } else {
+        of_networkmanager(root, &running, &guarded, config)?
+    };
     advice.findings.retain(|finding| finding.level == Level::Wrong);
     Ok(advice)
 }
@@ -114,11 +121,19 @@ fn diagnose(config: &Config, root: &Path) -> anyhow::Result<Diagnosis> {
         group("privileges", rights(config)),
         group("guardian", guardian(&status)),
     ];
-    let (findings, advice) =
-        networkd(root, &running, &uplinks(config, &state.objects, &links), &guarded(config, &links), config)?;
-    groups.push(group("systemd-networkd", findings));
+    let (uplinks, guarded) = (uplinks(config, &state.objects, &links), guarded(config, &links));
+    let (findings, networkd) = of_networkd(root, &running, &uplinks, &guarded, config)?;
+    groups.push(group(NETWORKD, findings));
+    let (findings, networkmanager) = of_networkmanager(root, &running, &guarded, config)?;
+    groups.push(group(NETWORKMANAGER, findings));
     groups.push(group("other programs", others(&running)));
-    Ok(Diagnosis { groups, files: advice.files, not_prevented: advice.not_prevented })
+    let advices = [networkd, networkmanager];
+    Ok(Diagnosis {
+        groups,
+        not_prevented: advices.iter().flat_map(|advice| advice.not_prevented.clone()).collect(),
+        effects: advices.iter().filter_map(|advice| advice.effect.clone()).collect(),
+        files: advices.into_iter().flat_map(|advice| advice.files).collect(),
+    })
 }
 
 fn group(name: &str, findings: Vec<Finding>) -> FindingGroup {
@@ -286,43 +301,87 @@ fn likely_kind(name: &str) -> &'static str {
     KINDS.iter().find(|(start, _)| name.starts_with(start)).map_or("bridge", |(_, kind)| *kind)
 }
 
-fn networkd(
+fn of_networkd(
     root: &Path,
     running: &BTreeMap<&str, (String, u32)>,
     uplinks: &[Interface],
     guarded: &[Interface],
     config: &Config,
 ) -> anyhow::Result<(Vec<Finding>, Advice)> {
-    let process = running.get("systemd-networkd");
-    let enabled = ENABLED.iter().any(|path| root.join(path.trim_start_matches('/')).exists());
+    let process = running.get(NETWORKD);
+    let enabled = is_enabled(root, NETWORKD);
     if process.is_none() && !enabled && root == Path::new("/") {
         return Ok((vec![Finding::ok("neither running nor enabled")], Advice::default()));
     }
     let version = version();
-    let shown = version.map_or_else(|| "of an unknown version".to_owned(), |version| version.to_string());
-    let mut findings = Vec::new();
-    match process {
-        Some((exe, pid)) if exe.ends_with(" (deleted)") => findings.push(Finding::warn(
-            format!("running as pid {pid}, and another version ({shown}) is installed already"),
-            "it will be restarted, by hand or by the next upgrade; see below what that costs",
-        )),
-        Some((_, pid)) => findings.push(Finding::ok(format!("version {shown}, running as pid {pid}"))),
-        None if enabled => findings.push(Finding::warn(
-            format!("version {shown}, enabled and not running"),
-            "it will be started with the next boot at the latest; see below what that costs",
-        )),
-        None => findings.push(Finding::ok(format!("version {shown}"))),
-    }
+    let shown = version.map(|version| version.to_string());
+    let mut findings = vec![presence(process, enabled, shown.as_deref())];
     let configuration =
-        Configuration::read(root).context("cannot read the configuration of systemd-networkd")?;
+        networkd::Configuration::read(root).context("cannot read the configuration of systemd-networkd")?;
+    // Of an unknown version nothing is taken for granted.
+    let advice =
+        networkd::advise(&configuration, root, version.unwrap_or(0), uplinks, guarded, &patterns(config));
+    findings.extend(advice.findings.iter().cloned());
+    Ok((findings, advice))
+}
+
+fn of_networkmanager(
+    root: &Path,
+    running: &BTreeMap<&str, (String, u32)>,
+    guarded: &[Interface],
+    config: &Config,
+) -> anyhow::Result<(Vec<Finding>, Advice)> {
+    let process = running.get(NETWORKMANAGER);
+    let enabled = is_enabled(root, NETWORKMANAGER);
+    // Of another root folder it is not known what runs there.
+    let elsewhere = root != Path::new("/") && root.join("etc/NetworkManager").exists();
+    if process.is_none() && !enabled && !elsewhere {
+        return Ok((vec![Finding::ok("neither running nor enabled")], Advice::default()));
+    }
+    let mut findings = vec![presence(process, enabled, networkmanager_version().as_deref())];
+    let configuration = networkmanager::Configuration::read(root)
+        .context("cannot read the configuration of NetworkManager")?;
+    let advice = networkmanager::advise(&configuration, root, guarded, &patterns(config));
+    findings.extend(advice.findings.iter().cloned());
+    Ok((findings, advice))
+}
+
+/// Names of guarded links for the files of others, pods' cables among them.
+fn patterns(config: &Config) -> Vec<String> {
     let mut patterns = config.scope.links.clone();
     if !patterns.iter().any(|pattern| pattern == "veth*") {
         patterns.push("veth*".into());
     }
-    // Of an unknown version nothing is taken for granted.
-    let advice = advise(&configuration, root, version.unwrap_or(0), uplinks, guarded, &patterns);
-    findings.extend(advice.findings.iter().cloned());
-    Ok((findings, advice))
+    patterns
+}
+
+fn is_enabled(root: &Path, service: &str) -> bool {
+    ENABLED
+        .iter()
+        .any(|folder| root.join(folder).join(format!("{service}.service")).symlink_metadata().is_ok())
+}
+
+/// What is there of a program: what runs, and what is installed.
+fn presence(process: Option<&(String, u32)>, enabled: bool, version: Option<&str>) -> Finding {
+    let shown = version.unwrap_or("of an unknown version");
+    match process {
+        Some((exe, pid)) if exe.ends_with(" (deleted)") => Finding::warn(
+            format!("running as pid {pid}, and another version ({shown}) is installed already"),
+            "it will be restarted, by hand or by the next upgrade; see below what that costs",
+        ),
+        Some((_, pid)) => Finding::ok(format!("version {shown}, running as pid {pid}")),
+        None if enabled => Finding::warn(
+            format!("version {shown}, enabled and not running"),
+            "it will be started with the next boot at the latest; see below what that costs",
+        ),
+        None => Finding::ok(format!("version {shown}")),
+    }
+}
+
+/// The version of `NetworkManager` that is installed.
+fn networkmanager_version() -> Option<String> {
+    let output = Command::new("NetworkManager").arg("--version").output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|version| !version.is_empty())
 }
 
 /// The version of systemd that is installed.
@@ -336,7 +395,7 @@ fn others(running: &BTreeMap<&str, (String, u32)>) -> Vec<Finding> {
     let known = |name: &str| knowledge::programs().iter().find(|program| program.name == name);
     let mut findings: Vec<Finding> = running
         .iter()
-        .filter(|(name, _)| !["systemd-networkd", "kube-router", "iproute2"].contains(*name))
+        .filter(|(name, _)| ![NETWORKD, NETWORKMANAGER, "kube-router", "iproute2"].contains(*name))
         .filter_map(|(name, (_, pid))| {
             let program = known(name)?;
             Some(Finding::warn(

@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
+use super::FileFix;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,4 +69,26 @@ impl Finding {
     pub fn at(self, place: Option<Place>) -> Self {
         Self { place, ..self }
     }
+}
+
+/// How what was written takes effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Effect {
+    /// When it does, in a sentence.
+    pub when: String,
+    /// What is to be run for that.
+    pub command: String,
+}
+
+/// What there is to say of a program's configuration, and to write.
+#[derive(Clone, Debug, Default)]
+pub struct Advice {
+    /// What was found.
+    pub findings: Vec<Finding>,
+    /// The files of the remedy.
+    pub files: Vec<FileFix>,
+    /// What they do not prevent.
+    pub not_prevented: Vec<String>,
+    /// How they take effect, where there are any.
+    pub effect: Option<Effect>,
 }

@@ -1,4 +1,4 @@
-//! The files of systemd: sections of assignments (`systemd.syntax(7)`), with the place of each.
+//! The files of systemd (`systemd.syntax(7)`) and of `GLib`: sections of assignments, with the place of each.
 
 use std::path::Path;
 
@@ -15,32 +15,47 @@ pub(super) struct Setting {
 
 /// Reads a file's text; what is no assignment is left out, as systemd leaves it out.
 pub(super) fn parse(file: &Path, text: &str) -> Vec<Setting> {
-    let mut settings = Vec::new();
-    let mut section = String::new();
-    let mut lines = text.lines().enumerate();
+    let mut whole_lines = Vec::new();
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !is_comment(line));
     while let Some((number, line)) = lines.next() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            name.clone_into(&mut section);
-            continue;
-        }
         // A backslash at the end goes on with the next line that is no comment.
-        let mut whole = line.to_owned();
+        let mut whole = line.trim().to_owned();
         while let Some(begun) = whole.strip_suffix('\\') {
-            let Some((_, next)) = lines.find(|(_, next)| !next.trim_start().starts_with(['#', ';'])) else {
-                break;
-            };
+            let Some((_, next)) = lines.next() else { break };
             whole = format!("{} {}", begun.trim_end(), next.trim());
         }
-        if let Some((key, value)) = whole.split_once('=') {
+        whole_lines.push((number, whole));
+    }
+    assignments(file, whole_lines)
+}
+
+/// The same of a file as `GLib` writes them, in which a line is a line. Of what a file says twice, the second counts.
+pub(super) fn parse_keyfile(file: &Path, text: &str) -> Vec<Setting> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !is_comment(line));
+    let mut settings: Vec<Setting> = Vec::new();
+    for setting in assignments(file, lines.map(|(number, line)| (number, line.trim().to_owned()))) {
+        settings.retain(|earlier| (&earlier.section, &earlier.key) != (&setting.section, &setting.key));
+        settings.push(setting);
+    }
+    settings
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with(['#', ';'])
+}
+
+fn assignments(file: &Path, lines: impl IntoIterator<Item = (usize, String)>) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut section = String::new();
+    for (number, line) in lines {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, value)) = line.split_once('=') {
             settings.push(Setting {
                 section: section.clone(),
                 key: key.trim().to_owned(),
                 value: value.trim().to_owned(),
-                place: Place { file: file.to_owned(), line: number + 1, text: whole.clone() },
+                place: Place { file: file.to_owned(), line: number + 1, text: line.clone() },
             });
         }
     }

@@ -1,19 +1,22 @@
 //! What is known of programs that undo routes: why they do it, and what stops them.
 //!
 //! The knowledge is data, a file a program (`programs/`). What a node really has in its configuration is read for
-//! systemd-networkd ([`networkd`]), with its own rules, down to the line that is at fault.
+//! systemd-networkd ([`networkd`]) and `NetworkManager` ([`networkmanager`]), with their own rules, down to the line
+//! that is at fault.
 
 mod files;
 pub mod finding;
+mod folders;
 mod ini;
 pub mod networkd;
+pub mod networkmanager;
 
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
 pub use files::{FileFix, FileState, WriteError};
-pub use finding::{Finding, Level, Place};
+pub use finding::{Advice, Effect, Finding, Level, Place};
 
 use crate::model::{ActorClass, record::ActorRecord};
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Mode,
-    knowledge::{FileFix, Finding, Level},
+    knowledge::{Effect, FileFix, Finding, Level},
     model::{
         Family, Prefix,
         record::{EventRecord, ObjectKind, ObjectRecord},
@@ -256,6 +256,8 @@ pub struct Diagnosis {
     pub files: Vec<FileFix>,
     /// What they do not prevent.
     pub not_prevented: Vec<String>,
+    /// How they take effect.
+    pub effects: Vec<Effect>,
 }
 
 impl Diagnosis {

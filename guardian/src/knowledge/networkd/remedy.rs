@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::{Configuration, Interface, NetworkFile, Place, Said};
-use crate::knowledge::{FileFix, Finding};
+use crate::knowledge::{Advice, Effect, FileFix, Finding};
 
 /// `ManageForeignNextHops=` came with this version of systemd.
 const KNOWS_NEXTHOPS: u32 = 256;
@@ -18,17 +18,6 @@ const SWITCHES: [(&str, &str, u32); 3] = [
     ("ManageForeignRoutingPolicyRules", "every policy rule that others made", 0),
     ("ManageForeignNextHops", "nexthop objects that others made", KNOWS_NEXTHOPS),
 ];
-
-/// What there is to say, and to write.
-#[derive(Clone, Debug, Default)]
-pub struct Advice {
-    /// What was found.
-    pub findings: Vec<Finding>,
-    /// The files of the remedy.
-    pub files: Vec<FileFix>,
-    /// What they do not prevent.
-    pub not_prevented: Vec<String>,
-}
 
 /// Looks at a configuration for a node whose `uplinks` carry guarded routes, and whose guarded links are, or will be,
 /// like `guarded`. `patterns` are the names of the latter for a file. `version` is systemd's.
@@ -159,6 +148,12 @@ fn switches(configuration: &Configuration, version: u32, advice: &mut Advice) {
 }
 
 fn write(root: &Path, version: u32, files: &[&NetworkFile], patterns: &[String], advice: &mut Advice) {
+    advice.effect = Some(Effect {
+        when: "It takes effect when systemd-networkd is restarted. Do that once while the guardian is running: what this \
+               one restart still takes away comes back."
+            .into(),
+        command: "systemctl restart systemd-networkd".into(),
+    });
     let owned = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
     if !files.is_empty() {
         let mut lines = vec!["[Network]".to_owned()];

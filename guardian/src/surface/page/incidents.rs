@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::Shown;
 use crate::{
-    knowledge::networkd::Advice,
+    knowledge::Advice,
     model::record::EventRecord,
     surface::{
         incident::Incident,

@@ -107,12 +107,13 @@ pub fn limits(style: &Style, diagnosis: &Diagnosis) -> String {
             }
         }
     }
-    let effect = "It takes effect when systemd-networkd is restarted. Do that once while the guardian is running: \
-                  what this one restart still takes away comes back.";
-    out.push('\n');
-    for line in wrap(effect, room) {
-        out += &line;
+    for effect in &diagnosis.effects {
         out.push('\n');
+        for line in wrap(&effect.when, room) {
+            out += &line;
+            out.push('\n');
+        }
+        let _ = writeln!(out, "    {}", effect.command);
     }
-    out + "    systemctl restart systemd-networkd\n"
+    out
 }

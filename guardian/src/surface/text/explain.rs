@@ -14,7 +14,7 @@ use super::{
     pod_name, process_name, wrap,
 };
 use crate::{
-    knowledge::{self, FileState, Finding, Program, networkd::Advice},
+    knowledge::{self, Advice, FileState, Finding, Program},
     model::{
         ActorClass, Confidence,
         record::{Change, EventRecord, ObjectKind, Outcome, Verdict},

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    knowledge::networkd::Advice,
+    knowledge::Advice,
     model::{
         ActorClass, Confidence,
         record::{Cause, Change, EventRecord, ObjectRecord, Outcome, Verdict},
