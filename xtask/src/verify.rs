@@ -43,7 +43,8 @@ pub fn in_guests(series: &[String], command: Option<&str>, filter: Option<&str>)
     let command = if let Some(command) = command {
         command.to_owned()
     } else {
-        let tests = kernel_tests()?;
+        let (tests, programs) = kernel_tests()?;
+        files.extend(programs);
         let filter = filter.unwrap_or_default();
         let lines = tests.iter().map(|(folder, test)| {
             // One after the other: emulated, each takes the time that all together may take elsewhere.
@@ -71,8 +72,11 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The compiled tests that touch a kernel, each with the folder that it runs in.
-fn kernel_tests() -> Result<Vec<(PathBuf, PathBuf)>> {
+/// A test binary with the folder that it runs in.
+type Test = (PathBuf, PathBuf);
+
+/// The compiled tests that touch a kernel, and the programs that they run.
+fn kernel_tests() -> Result<(Vec<Test>, Vec<PathBuf>)> {
     let mut build = cargo();
     build.args([
         "test",
@@ -85,17 +89,22 @@ fn kernel_tests() -> Result<Vec<(PathBuf, PathBuf)>> {
     ]);
     build.arg("--message-format=json-render-diagnostics");
     let text = answer(&mut build).context("the tests do not build: `cargo test --no-run` says why")?;
-    let tests = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["profile"]["test"] == true)
-        .filter_map(|message| {
-            let folder = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_owned();
-            Some((folder, PathBuf::from(message["executable"].as_str()?)))
-        });
-    let tests: Vec<_> = tests.collect();
+    let (mut tests, mut programs) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let path = |key: &str| message[key].as_str().map(PathBuf::from);
+        let (Some(manifest), Some(executable)) = (path("manifest_path"), path("executable")) else {
+            continue;
+        };
+        let Some(folder) = manifest.parent() else { continue };
+        if message["profile"]["test"] == true {
+            tests.push((folder.to_owned(), executable));
+        } else if folder.ends_with("tests") {
+            programs.push(executable);
+        }
+    }
     ensure!(!tests.is_empty(), "cargo does not say where the tests are");
-    Ok(tests)
+    Ok((tests, programs))
 }
 
 /// Formatting, and lints as errors, for the workspace and for the BPF programs.
