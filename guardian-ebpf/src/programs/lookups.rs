@@ -4,14 +4,13 @@
 //! whatever context the packet is.
 
 use super::{
-    WATCHED,
+    WATCHED, increment,
     read::{
         FLOW4_TO, FLOW6_FROM, FLOW6_TO, FOUND6_FLAGS, LEG_LINK, LINK_NET, NET_NS, NS_INUM, TABLE6_ID, field,
         member,
     },
 };
 use aya_ebpf::{Global, macros::raw_tracepoint, maps::lpm_trie::Key, programs::RawTracePointContext};
-use core::arch::asm;
 use route_guardian_ebpf::{LOOKUP_HEAD_BITS, lookup_key};
 
 const AF_INET: u32 = 2;
@@ -78,10 +77,7 @@ fn is_own(net: u64) -> bool {
 fn count(family: u32, table: u32, to: [u32; 4], bits: u32) {
     let key = Key::new(LOOKUP_HEAD_BITS + bits, lookup_key(family, table, to));
     if let Some(counter) = WATCHED.get(&key) {
-        let counter: *const u64 = counter;
-        // SAFETY: map values live as long as the program and are aligned to 8 bytes.
-        unsafe {
-            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
-        };
+        // SAFETY: a map value.
+        unsafe { increment(counter) };
     }
 }

@@ -72,13 +72,22 @@ static DEBUG: Global<u32> = Global::new(0);
 /// Counts one loss.
 #[inline(always)]
 fn lost(kind: u32) {
-    if let Some(counter) = LOST.get_ptr_mut(kind) {
-        // `core` has no atomic addition for this target.
-        // SAFETY: map values live as long as the program and are aligned to 8 bytes.
-        unsafe {
-            asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
-        };
+    if let Some(counter) = LOST.get_ptr(kind) {
+        // SAFETY: a map value.
+        unsafe { increment(counter) };
     }
+}
+
+/// Adds one to a counter, atomically: `core` has no such thing for this target.
+///
+/// # Safety
+/// `counter` must be the value of a map, which lives as long as the program and is aligned to 8 bytes.
+#[inline(always)]
+unsafe fn increment(counter: *const u64) {
+    // SAFETY: the caller vouches for `counter`.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1u64);
+    };
 }
 
 /// `$what` with aya-log, if the daemon asked for it.

@@ -177,12 +177,9 @@ pub struct OutputArgs {
     pub output: Output,
 }
 
-/// Options of `events`.
+/// Which changes are meant.
 #[derive(Args, Clone, Debug)]
-pub struct EventsArgs {
-    /// Go on with those that come
-    #[arg(short, long)]
-    pub follow: bool,
+pub struct Which {
     /// Only since then: 1h, 03:02, 2026-11-22, "2026-11-22 03:02", or with a zone 2026-11-22T03:02:11Z
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
@@ -198,6 +195,17 @@ pub struct EventsArgs {
     /// Only actors with this in their class, name, executable, unit, pod or cgroup, or of this pid
     #[arg(long, value_name = "TEXT|PID")]
     pub actor: Option<String>,
+}
+
+/// Options of `events`.
+#[derive(Args, Clone, Debug)]
+pub struct EventsArgs {
+    /// Go on with those that come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Which changes.
+    #[command(flatten)]
+    pub which: Which,
     /// Only the changes of this incident (`incidents -w` shows the ids)
     #[arg(long, value_name = "ID")]
     pub incident: Option<String>,
@@ -209,21 +217,9 @@ pub struct EventsArgs {
 /// Options of `incidents`.
 #[derive(Args, Clone, Debug)]
 pub struct IncidentsArgs {
-    /// Only with changes since then: 1h, 03:02, 2026-11-22, or as in `events`
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// Only with changes before then; as --since
-    #[arg(long, value_name = "TIME")]
-    pub until: Option<String>,
-    /// Only the last N
-    #[arg(long, value_name = "N")]
-    pub last: Option<usize>,
-    /// Only with changes of objects with this in their text, or within this prefix
-    #[arg(long, value_name = "TEXT|PREFIX")]
-    pub object: Option<String>,
-    /// Only by actors with this in their class, name, executable, unit, pod or cgroup, or of this pid
-    #[arg(long, value_name = "TEXT|PID")]
-    pub actor: Option<String>,
+    /// Incidents with which changes.
+    #[command(flatten)]
+    pub which: Which,
     /// What was run, objects, causes and ids below each
     #[arg(short, long)]
     pub wide: bool,

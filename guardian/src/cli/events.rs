@@ -20,15 +20,7 @@ use crate::{
 };
 
 pub(super) fn events(args: &EventsArgs, places: &Places, output: &Output) -> anyhow::Result<Ended> {
-    let query = Query {
-        since: output.time("--since", args.since.as_deref())?,
-        until: output.time("--until", args.until.as_deref())?,
-        last: args.last,
-        object: args.object.clone(),
-        actor: args.actor.clone(),
-        incident: args.incident.clone(),
-        ..Query::default()
-    };
+    let query = Query { incident: args.incident.clone(), ..output.query(&args.which)? };
     if args.follow {
         return follow(args, &query, places, output);
     }

@@ -20,14 +20,7 @@ use crate::{
 };
 
 pub(super) fn incidents(args: &IncidentsArgs, places: &Places, output: &Output) -> anyhow::Result<Ended> {
-    let query = Query {
-        since: output.time("--since", args.since.as_deref())?,
-        until: output.time("--until", args.until.as_deref())?,
-        last: args.last,
-        object: args.object.clone(),
-        actor: args.actor.clone(),
-        ..Query::default()
-    };
+    let query = output.query(&args.which)?;
     let found = history::incidents(&query, places)?;
     match args.output {
         Form::Text => output.print(&text::incidents(&output.style, &found.incidents, args.wide))?,

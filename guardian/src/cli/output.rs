@@ -10,10 +10,13 @@ use jiff::{Timestamp, tz::TimeZone};
 use terminal_size::{Height, Width, terminal_size_of};
 
 use super::{
-    args::{Common, When},
+    args::{Common, When, Which},
     when,
 };
-use crate::surface::text::{Style, WIDTH_MAX};
+use crate::surface::{
+    query::Query,
+    text::{Style, WIDTH_MAX},
+};
 
 /// The standard output.
 #[derive(Debug)]
@@ -43,12 +46,22 @@ impl Output {
         Self { style, pager: (terminal && !common.no_pager).then(pager).flatten(), rows }
     }
 
-    /// A time that an option gives.
+    /// The query that the options stand for; times without a zone are in that of the output.
     ///
     /// # Errors
-    /// If it is none.
-    pub fn time(&self, option: &'static str, text: Option<&str>) -> anyhow::Result<Option<Timestamp>> {
-        Ok(text.map(|text| when::parse(option, text, Timestamp::now(), &self.style.zone)).transpose()?)
+    /// If one of the times is none.
+    pub fn query(&self, which: &Which) -> anyhow::Result<Query> {
+        let time = |option, text: Option<&String>| {
+            text.map(|text| when::parse(option, text, Timestamp::now(), &self.style.zone)).transpose()
+        };
+        Ok(Query {
+            since: time("--since", which.since.as_ref())?,
+            until: time("--until", which.until.as_ref())?,
+            last: which.last,
+            object: which.object.clone(),
+            actor: which.actor.clone(),
+            ..Query::default()
+        })
     }
 
     /// Prints a text, through the pager if it is longer than the terminal.

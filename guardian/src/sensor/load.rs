@@ -250,7 +250,7 @@ fn lookups_status(ebpf: &mut Ebpf, offsets: Option<&Offsets>) -> SensorStatus {
     let missing = offsets.and_then(|offsets| offsets.missing("lookup"));
     let why = match missing {
         Some(member) => Some(format!("the kernel has no {member}")),
-        None => lookups::load(ebpf).err(),
+        None => lookups::load(ebpf).err().map(|error| chain(&error)),
     };
     let attached = why.is_none();
     // The programs are on the path of packets.
@@ -258,9 +258,17 @@ fn lookups_status(ebpf: &mut Ebpf, offsets: Option<&Offsets>) -> SensorStatus {
     SensorStatus { name: "lookups", attached, why }
 }
 
-fn trace(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), ProgramError> {
+/// A program of the object for a raw tracepoint.
+pub(super) fn raw_tracepoint<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut RawTracePoint, ProgramError> {
     let Some(program) = ebpf.program_mut(name) else { return Err(ProgramError::NotLoaded) };
-    let program: &mut RawTracePoint = program.try_into()?;
+    program.try_into()
+}
+
+fn trace(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), ProgramError> {
+    let program = raw_tracepoint(ebpf, name)?;
     program.load()?;
     program.attach(tracepoint)?;
     Ok(())

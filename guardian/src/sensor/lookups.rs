@@ -14,7 +14,7 @@ use aya::{
         MapData,
         lpm_trie::{Key, LpmTrie},
     },
-    programs::{RawTracePoint, raw_trace_point::RawTracePointLink},
+    programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLink},
 };
 use route_guardian_ebpf::{LOOKUP_HEAD_BITS, LOOKUP_KEY, lookup_key};
 
@@ -84,12 +84,10 @@ impl Lookups {
         self.watched.get(&lookup.key(), 0).unwrap_or(0)
     }
 
-    /// Counts no more; how many there were.
-    pub fn end(&mut self, lookup: &Lookup) -> u64 {
-        let count = self.count(lookup);
+    /// Counts no more.
+    pub fn end(&mut self, lookup: &Lookup) {
         // What is gone is gone.
         let _ = self.watched.remove(&lookup.key());
-        count
     }
 
     /// Attaches and detaches the programs.
@@ -115,14 +113,12 @@ impl Switch {
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, tracepoint) in PROGRAMS {
-            let program = ebpf.program_mut(name).ok_or_else(|| format!("the BPF object has no {name}"))?;
-            let program: &mut RawTracePoint =
-                program.try_into().map_err(|_| format!("{name} is no raw tracepoint program"))?;
-            let link = program
-                .attach(tracepoint)
-                .and_then(|link| program.take_link(link))
-                .map_err(|error| format!("{tracepoint}: {}", load::chain(&error)))?;
-            links.push(link);
+            let attach = |program: &mut RawTracePoint| {
+                let link = program.attach(tracepoint)?;
+                program.take_link(link)
+            };
+            let link = load::raw_tracepoint(&mut ebpf, name).and_then(attach);
+            links.push(link.map_err(|error| format!("{tracepoint}: {}", load::chain(&error)))?);
         }
         Ok(())
     }
@@ -136,13 +132,7 @@ impl Switch {
 /// Loads the programs.
 ///
 /// # Errors
-/// What speaks against it, in words.
-pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), String> {
-    for (name, _) in PROGRAMS {
-        let program = ebpf.program_mut(name).ok_or_else(|| format!("the BPF object has no {name}"))?;
-        let program: &mut RawTracePoint =
-            program.try_into().map_err(|_| format!("{name} is no raw tracepoint program"))?;
-        program.load().map_err(|error| load::chain(&error))?;
-    }
-    Ok(())
+/// What the kernel has against it.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+    PROGRAMS.iter().try_for_each(|(name, _)| load::raw_tracepoint(ebpf, name)?.load())
 }
