@@ -60,6 +60,12 @@ fn turn(n: u8, turn: u8) -> (String, String, Option<IpAddr>) {
     }
 }
 
+/// The lines that `ip -batch` could not carry out. Linux 6.18 changes IPv6 routes without a lock around the whole
+/// request: a deletion that meets a replacement of the same route is told that there is none (`fib6_del`).
+fn refused(errors: &str) -> Vec<usize> {
+    errors.lines().filter_map(|line| line.strip_prefix("Command failed -:")?.trim().parse().ok()).collect()
+}
+
 /// Ten thousand rounds: [`PREFIXES`] times [`TURNS`].
 #[test]
 fn the_owners_last_word_stands() -> Result<()> {
@@ -71,6 +77,8 @@ fn the_owners_last_word_stands() -> Result<()> {
     let (owner_is_done, foreigner_is_done) =
         (Key::main([10, 251, 0, 0].into(), 24), Key::main([10, 252, 0, 0].into(), 24));
     let pulse = Key::main([10, 244, 2, 0].into(), 24);
+    // Lines that the owner has been given, one request each.
+    let (mut lines, mut first_turn) = (0, 0);
     for t in 0..TURNS {
         let mut expected = Vec::new();
         let said = owner.errors().len();
@@ -84,7 +92,13 @@ fn the_owners_last_word_stands() -> Result<()> {
                 foreigner.say(&theirs)?;
                 owner.say(&mine)?;
             }
-            expected.push((n, last));
+            let first = lines + 1;
+            lines += mine.lines().count();
+            expected.push((n, last, first..=lines));
+        }
+        lines += 1;
+        if t == 0 {
+            first_turn = lines;
         }
         let here = IpAddr::from([10, 0, 0, 1 + t]);
         owner.say(&format!("route replace 10.251.0.0/24 via {here} proto 17"))?;
@@ -94,9 +108,11 @@ fn the_owners_last_word_stands() -> Result<()> {
         }
         let wrong = |client: &mut Client| -> Result<Vec<String>> {
             let mut wrong = Vec::new();
-            for &(n, last) in &expected {
+            let refused = refused(&owner.errors()[said..]);
+            for (n, last, words) in &expected {
+                let (n, last) = (*n, *last);
                 let now = client.gateway(key(n))?;
-                if now != last {
+                if now != last && !refused.iter().any(|line| words.contains(line)) {
                     wrong.push(format!("{:?} by {now:?} instead of {last:?}, case {}", key(n), (n + t) % 4));
                 }
             }
@@ -124,6 +140,9 @@ fn the_owners_last_word_stands() -> Result<()> {
         });
         assert!(right.is_ok(), "turn {t}, afterwards: {last:#?}");
     }
+    // In the first turn it withdraws what is not there yet.
+    let refused = refused(&owner.errors()).into_iter().filter(|line| *line > first_turn).count();
+    assert!(refused < 20, "{refused} times the owner could not say what it wanted");
     let metrics = guardian.metrics()?;
     assert_eq!(metrics.sum("events_lost_total", &[]), Some(0.0), "{}", metrics.0);
     // It has been a race, not an idyll.
