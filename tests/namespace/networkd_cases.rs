@@ -271,7 +271,7 @@ fn doctor_finds_the_lines_at_fault() -> Result<()> {
     }
     ensure!(before.lines().all(|line| line.chars().count() <= 100), "{before}");
     let shown = networkd.doctor("--fix")?;
-    ensure!(shown.contains("+++ /etc/systemd/network/05-route-guardian.network"), "{shown}");
+    ensure!(shown.contains("+++ /etc/systemd/network/00-route-guardian.network"), "{shown}");
     ensure!(networkd.doctor("")? == before, "to show it wrote something");
     networkd.doctor("--fix --yes")?;
     let after = networkd.doctor("")?;

@@ -73,8 +73,9 @@ impl Pods {
             names.clone()
         } else {
             let names = self.look_up(record);
-            // What is not there may be later: only an answer is kept.
-            if names.name.is_some() {
+            // What is not there may be later: only an answer is kept, of a container in no pod its runtime.
+            let is_whole = names.name.is_some() || (names.runtime.is_some() && record.pod.is_none());
+            if is_whole {
                 if self.known.len() >= Self::KNOWN {
                     self.known.clear();
                 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::Config,
     knowledge::{
-        self, Advice, Finding, Level, WriteError,
+        self, Advice, Finding, Level,
         networkd::{self, Interface},
         networkmanager,
     },
@@ -67,13 +67,16 @@ fn write(diagnosis: &Diagnosis, form: Form, output: &Output) -> anyhow::Result<E
         match file.write() {
             Ok(true) => written.push(file.path.clone()),
             Ok(false) => {}
-            Err(error @ WriteError::Foreign(_)) => left.push(error.to_string()),
-            Err(error) => return Err(error.into()),
+            Err(error) => left.push(error.to_string()),
         }
     }
     match form {
         Form::Json => print_now(&ask::json(&serde_json::json!({ "written": written, "left": left }))?)?,
-        Form::Text if written.is_empty() => print_now("Nothing was to be written.\n")?,
+        Form::Text if written.is_empty() => {
+            if left.is_empty() {
+                print_now("Nothing was to be written.\n")?;
+            }
+        }
         Form::Text => {
             let lines: Vec<String> =
                 written.iter().map(|path| format!("written: {}", path.display())).collect();
@@ -92,9 +95,9 @@ pub(super) fn at_fault(config: &Config, class: ActorClass) -> anyhow::Result<Adv
     let links = links(&state.objects);
     let (root, running, guarded) = (Path::new("/"), running(), guarded(config, &links));
     let (_, mut advice) = if class == ActorClass::Networkd {
-        of_networkd(root, &running, &uplinks(config, &state.objects, &links), &guarded, config)?
+        of_networkd(root, &running, &uplinks(config, &state.objects, &links), &guarded, config)
     } else {
-        of_networkmanager(root, &running, &guarded, config)?
+        of_networkmanager(root, &running, &guarded, config)
     };
     advice.findings.retain(|finding| finding.level == Level::Wrong);
     Ok(advice)
@@ -122,9 +125,9 @@ fn diagnose(config: &Config, root: &Path) -> anyhow::Result<Diagnosis> {
         group("guardian", guardian(&status)),
     ];
     let (uplinks, guarded) = (uplinks(config, &state.objects, &links), guarded(config, &links));
-    let (findings, networkd) = of_networkd(root, &running, &uplinks, &guarded, config)?;
+    let (findings, networkd) = of_networkd(root, &running, &uplinks, &guarded, config);
     groups.push(group(NETWORKD, findings));
-    let (findings, networkmanager) = of_networkmanager(root, &running, &guarded, config)?;
+    let (findings, networkmanager) = of_networkmanager(root, &running, &guarded, config);
     groups.push(group(NETWORKMANAGER, findings));
     groups.push(group("other programs", others(&running)));
     let advices = [networkd, networkmanager];
@@ -307,22 +310,27 @@ fn of_networkd(
     uplinks: &[Interface],
     guarded: &[Interface],
     config: &Config,
-) -> anyhow::Result<(Vec<Finding>, Advice)> {
+) -> (Vec<Finding>, Advice) {
     let process = running.get(NETWORKD);
     let enabled = is_enabled(root, NETWORKD);
     if process.is_none() && !enabled && root == Path::new("/") {
-        return Ok((vec![Finding::ok("neither running nor enabled")], Advice::default()));
+        return (vec![Finding::ok("neither running nor enabled")], Advice::default());
     }
     let version = version();
     let shown = version.map(|version| version.to_string());
     let mut findings = vec![presence(process, enabled, shown.as_deref())];
-    let configuration =
-        networkd::Configuration::read(root).context("cannot read the configuration of systemd-networkd")?;
+    let configuration = match networkd::Configuration::read(root) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            findings.push(unreadable(&error));
+            return (findings, Advice::default());
+        }
+    };
     // Of an unknown version nothing is taken for granted.
     let advice =
         networkd::advise(&configuration, root, version.unwrap_or(0), uplinks, guarded, &patterns(config));
     findings.extend(advice.findings.iter().cloned());
-    Ok((findings, advice))
+    (findings, advice)
 }
 
 fn of_networkmanager(
@@ -330,20 +338,30 @@ fn of_networkmanager(
     running: &BTreeMap<&str, (String, u32)>,
     guarded: &[Interface],
     config: &Config,
-) -> anyhow::Result<(Vec<Finding>, Advice)> {
+) -> (Vec<Finding>, Advice) {
     let process = running.get(NETWORKMANAGER);
     let enabled = is_enabled(root, NETWORKMANAGER);
     // Of another root folder it is not known what runs there.
     let elsewhere = root != Path::new("/") && root.join("etc/NetworkManager").exists();
     if process.is_none() && !enabled && !elsewhere {
-        return Ok((vec![Finding::ok("neither running nor enabled")], Advice::default()));
+        return (vec![Finding::ok("neither running nor enabled")], Advice::default());
     }
     let mut findings = vec![presence(process, enabled, networkmanager_version().as_deref())];
-    let configuration = networkmanager::Configuration::read(root)
-        .context("cannot read the configuration of NetworkManager")?;
+    let configuration = match networkmanager::Configuration::read(root) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            findings.push(unreadable(&error));
+            return (findings, Advice::default());
+        }
+    };
     let advice = networkmanager::advise(&configuration, root, guarded, &patterns(config));
     findings.extend(advice.findings.iter().cloned());
-    Ok((findings, advice))
+    (findings, advice)
+}
+
+/// That nothing can be said: as bad as if it were wrong.
+fn unreadable(error: &io::Error) -> Finding {
+    Finding::wrong(format!("its configuration: {error}"), "what it will do is not known; run this as root")
 }
 
 /// Names of guarded links for the files of others, pods' cables among them.

@@ -221,6 +221,22 @@ impl Core {
         Some(loss)
     }
 
+    /// Lets go of a loss, if there is one, in favour of the next one of the same object; tells so.
+    pub(super) fn supersede(&mut self, key: Key, who: &Who) {
+        let Some(entry) = self.rib.get_mut(&key) else { return };
+        let Some(loss) = entry.loss.as_mut() else { return };
+        loss.let_go = true;
+        let text = if loss.actor == who.actor {
+            "it was changed again before it was put right"
+        } else if entry.observed.is_empty() {
+            "somebody else has taken it away altogether before it was put right"
+        } else {
+            "somebody else has changed it again before it was put right"
+        };
+        self.report(key, Outcome::Observed, Some(text.into()));
+        self.forget_loss(key);
+    }
+
     /// Ends a loss, if there is one and all is there again; tells so.
     pub(super) fn resolve(&mut self, key: Key, outcome: Outcome, at: Stamp) -> bool {
         if !self.rib.get(&key).is_some_and(Entry::is_whole) {

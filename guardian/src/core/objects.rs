@@ -151,6 +151,7 @@ impl Core {
         } else if let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() {
             let (change, cause) = changed(&missing, Some(&entry.observed), replaced);
             let cause = if who.verdict == Verdict::Kernel { Cause::Kernel } else { cause };
+            self.supersede(key, who);
             self.lose(now, key, missing, change, cause, who);
         }
         if doubt {
@@ -227,27 +228,18 @@ impl Core {
             let change = if partly || is_port { Change::Changed } else { Change::Deleted };
             let cause = self.consequence_of(&before, who).unwrap_or(cause);
             self.lose(now, key, before, change, cause, who);
-        } else if entry.loss.as_ref().is_some_and(|loss| loss.actor != who.actor && !who.own)
-            && entry.observed.is_empty()
+        } else if entry.observed.is_empty()
+            && entry.loss.as_ref().is_some_and(|loss| {
+                self.settings.mode == Mode::Observe || (loss.actor != who.actor && !who.own)
+            })
         {
-            // Somebody else has taken away altogether what was not as it should be.
+            // Somebody else has taken away altogether what was not as it should be; or nobody puts it right, and
+            // whatever is done to it next is news.
             let missing = entry.desired.first_missing_in(&entry.observed).cloned();
-            let text = "somebody else has taken it away altogether before it was put right";
-            if let Some(loss) = entry.loss.as_mut() {
-                loss.let_go = true;
-            }
-            self.report(key, Outcome::Observed, Some(text.into()));
-            self.forget_loss(key);
+            self.supersede(key, who);
             if let Some(missing) = missing {
                 self.lose(now, key, missing, Change::Deleted, cause, who);
             }
-        } else if self.settings.mode == Mode::Observe
-            && entry.loss.is_some()
-            && entry.observed.is_empty()
-            && let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned()
-        {
-            // Nobody puts it right meanwhile: what is done to it next is news.
-            self.lose(now, key, missing, Change::Deleted, cause, who);
         } else if let Some(loss) = entry.loss.as_mut() {
             loss.change = Change::Deleted;
             // What the kernel had made of our request is gone: another try.

@@ -311,7 +311,7 @@ fn observing_reports_every_change_of_one_object() {
     let told: Vec<_> = stage
         .reports
         .iter()
-        .filter(|report| report.object.key() == Key::Link(BRIDGE))
+        .filter(|report| report.object.key() == Key::Link(BRIDGE) && !report.again)
         .map(|report| {
             let mtu = match report.now.as_deref() {
                 Some(Object::Link(link)) => Some(link.mtu),
@@ -322,6 +322,10 @@ fn observing_reports_every_change_of_one_object() {
         .collect();
     let changed = |mtu| (Change::Changed, Some(mtu));
     assert_eq!(told, [changed(1400), changed(1300), (Change::Deleted, None)]);
+    // Of each the last word: only what is missing now is waited for.
+    let last_words: std::collections::BTreeMap<u64, bool> =
+        stage.reports.iter().map(|report| (report.seq, report.let_go)).collect();
+    assert_eq!(last_words.into_values().collect::<Vec<_>>(), [true, true, false]);
 }
 
 /// A link goes down with its route, and somebody puts another in its place before a dump has told: that the route went

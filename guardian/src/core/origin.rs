@@ -56,7 +56,9 @@ impl Origins {
                 if by_kernel && before.is_running() && !link.is_running() {
                     return self.downed_end(at, link);
                 }
-                if !by_kernel && actor.process().is_some() && before.is_up() && !link.is_up() {
+                if link.is_up() {
+                    self.downed.retain(|downed| downed.index != link.index);
+                } else if !by_kernel && actor.process().is_some() && before.is_up() {
                     self.down(link.index, at, actor);
                 }
                 None
@@ -155,6 +157,22 @@ mod tests {
         assert_eq!(downed(SECOND / 2, &ip, Verdict::Foreign), Some(Arc::clone(&ip)));
         assert_eq!(downed(4 * SECOND, &ip, Verdict::Foreign), None, "too long ago to be the reason");
         assert_eq!(downed(1, &kernel(), Verdict::Kernel), None, "nobody was seen");
+    }
+
+    #[test]
+    fn who_has_put_the_other_end_up_again_has_nothing_to_do_with_it() {
+        let (ip, mut links, mut origins) =
+            (someone(812, "/usr/sbin/ip"), Links::default(), Origins::default());
+        let running = iff::UP | iff::RUNNING;
+        for link in [veth(1, 2, running), veth(2, 1, running)] {
+            links.set(link);
+        }
+        for flags in [0, running] {
+            origins.of(Stamp(SECOND), &testing::set(veth(2, 1, flags)), &ip, Verdict::Foreign, &links);
+            links.set(veth(2, 1, flags));
+        }
+        let lost = testing::set(veth(1, 2, iff::UP));
+        assert_eq!(origins.of(Stamp(SECOND + 1), &lost, &kernel(), Verdict::Kernel, &links), None);
     }
 
     /// An address of somebody's, with a lifetime or without, that the kernel then takes away.

@@ -133,6 +133,8 @@ impl Guard {
             }
             tokio::time::sleep(RECORDS).await;
         }
+        log::error!("{} records are lost: the journal is too slow to take them", self.later.reports.len());
+        self.metrics.add_lost("queue", self.later.reports.len() as u64);
     }
 
     /// Keeps the change that tells most of the last incident, for `status`.

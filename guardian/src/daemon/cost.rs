@@ -3,7 +3,13 @@
 //! Only an outage of some length is worth it: to attach the programs takes longer than a restore. What is back
 //! before [`afterwards`](super::afterwards) looks is not counted, and its record says nothing.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -23,8 +29,11 @@ const WATCHED: usize = route_guardian_ebpf::WATCHED_ROUTES as usize;
 pub(super) struct Cost {
     /// By the number of the change.
     watched: HashMap<u64, Watched>,
-    attached: bool,
-    switching: Option<JoinHandle<Result<(), String>>>,
+    /// Whether the programs are wanted, and asked for.
+    wanted: bool,
+    /// Whether they are attached, and counting.
+    attached: Arc<AtomicBool>,
+    switching: Option<JoinHandle<()>>,
 }
 
 struct Watched {
@@ -37,10 +46,10 @@ struct Watched {
 impl Cost {
     /// Whether anything is counted, so that it has to be looked at again.
     pub fn is_counting(&self) -> bool {
-        self.attached || !self.watched.is_empty()
+        self.wanted || !self.watched.is_empty()
     }
 
-    /// The number of lookups for what a report tells of, if they were counted; for the last time where it has ended.
+    /// The number of lookups for what a report tells of, if they are counted; for the last time where it has ended.
     fn of(&mut self, report: &Report, lookups: &mut Lookups, metrics: &Metrics) -> Option<u64> {
         let watched = self.watched.get_mut(&report.seq)?;
         let count = lookups.count(&watched.lookup);
@@ -49,7 +58,7 @@ impl Cost {
             lookups.end(&watched.lookup);
             self.watched.remove(&report.seq);
         }
-        Some(count)
+        self.attached.load(Ordering::Acquire).then_some(count)
     }
 }
 
@@ -91,18 +100,24 @@ impl Guard {
                 cost.watched.insert(seq, Watched { lookup, family: key.family(), told: 0 });
             }
         }
-        let (wanted, switch) = (!cost.watched.is_empty(), lookups.switch());
-        if cost.switching.as_ref().is_none_or(JoinHandle::is_finished) && wanted != cost.attached {
-            cost.attached = wanted;
-            cost.switching = Some(spawn_blocking(move || turn(&switch, wanted)));
+        let wanted = !cost.watched.is_empty();
+        if cost.switching.as_ref().is_none_or(JoinHandle::is_finished) && wanted != cost.wanted {
+            cost.wanted = wanted;
+            let (switch, attached) = (lookups.switch(), Arc::clone(&cost.attached));
+            cost.switching = Some(spawn_blocking(move || turn(&switch, wanted, &attached)));
         }
     }
 }
 
-fn turn(switch: &Switch, on: bool) -> Result<(), String> {
-    if !on {
+fn turn(switch: &Switch, on: bool, attached: &AtomicBool) {
+    if on {
+        match switch.on() {
+            Ok(()) => attached.store(true, Ordering::Release),
+            // Not tried again before the next outage.
+            Err(error) => log::warn!("lookups are not counted: {error}"),
+        }
+    } else {
+        attached.store(false, Ordering::Release);
         switch.off();
-        return Ok(());
     }
-    switch.on().inspect_err(|error| log::warn!("lookups are not counted: {error}"))
 }

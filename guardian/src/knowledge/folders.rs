@@ -14,7 +14,7 @@ pub(super) fn below(root: &Path, path: &Path) -> PathBuf {
 /// What a file says; nothing where it is a link to /dev/null.
 pub(super) fn text(root: &Path, path: &Path) -> io::Result<String> {
     let on_disk = below(root, path);
-    if fs::read_link(&on_disk).is_ok_and(|target| target == Path::new("/dev/null")) {
+    if is_hiding(&on_disk) {
         return Ok(String::new());
     }
     let bytes = fs::read(&on_disk)
@@ -22,7 +22,13 @@ pub(super) fn text(root: &Path, path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The files of a folder, by name, over all places: of one name the first place's (`conf_files_list`).
+/// Whether it is a link to /dev/null, which hides files of its name.
+fn is_hiding(on_disk: &Path) -> bool {
+    fs::read_link(on_disk).is_ok_and(|target| target == Path::new("/dev/null"))
+}
+
+/// The files of a folder, by name, over all places: of one name the first place's. Folders and links that lead
+/// nowhere are none (`files_add` in `src/basic/conf-files.c`).
 pub(super) fn named(
     root: &Path,
     folders: &[PathBuf],
@@ -41,7 +47,9 @@ pub(super) fn named(
         };
         for entry in entries {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(suffix) && !name.starts_with('.') {
+            let on_disk = below(root, &folder).join(&name);
+            let counts = is_hiding(&on_disk) || fs::metadata(&on_disk).is_ok_and(|meta| meta.is_file());
+            if name.ends_with(suffix) && !name.starts_with('.') && counts {
                 files.entry(name.clone()).or_insert_with(|| folder.join(name));
             }
         }

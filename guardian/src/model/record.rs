@@ -264,10 +264,10 @@ pub struct EventRecord {
     pub detection_us: Option<u64>,
     /// From the kernel's stamp to the verified restore, in microseconds.
     pub outage_us: Option<u64>,
-    /// Lookups in its table for its destination while it was missing, and that it did not answer: what they found
-    /// instead was less specific, or nothing. `None` where they were not counted: for other objects than routes, for
-    /// outages of a few milliseconds, which are over before counting could begin, and where another route of the same
-    /// destination and table is counted already.
+    /// Lookups in its table for its destination while it was missing, whatever they found instead: nothing, a less
+    /// specific route, or one of another metric. `None` where they were not counted: for other objects than routes, for
+    /// outages of a few milliseconds, which are over before counting could begin, where the kernel does not take the
+    /// programs, and where another route of the same destination and table is counted already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_lookups: Option<u64>,
     /// Nobody waits for it to come back: a pod's cable that went with its pod, or what another change took over.

@@ -79,14 +79,21 @@ impl Configuration {
         Ok(Self { networks, manager })
     }
 
-    /// The file by which a link is configured: the first that matches it. With the conditions that could not be
-    /// evaluated, where its match hangs on these.
-    pub fn of(&self, link: &Interface) -> Option<(&NetworkFile, Vec<Place>)> {
-        self.networks.iter().find_map(|network| match matching::matches(&network.settings, link) {
-            Matches::Yes => Some((network, Vec::new())),
-            Matches::Perhaps(conditions) => Some((network, conditions)),
-            Matches::No => None,
-        })
+    /// The files by which a link may be configured: the first that matches it, behind those that do so on conditions
+    /// which cannot be evaluated here, each with these.
+    pub fn of(&self, link: &Interface) -> Vec<(&NetworkFile, Vec<Place>)> {
+        let mut files = Vec::new();
+        for network in &self.networks {
+            match matching::matches(&network.settings, link) {
+                Matches::Yes => {
+                    files.push((network, Vec::new()));
+                    break;
+                }
+                Matches::Perhaps(conditions) => files.push((network, conditions)),
+                Matches::No => {}
+            }
+        }
+        files
     }
 
     /// A switch of `[Network]` in `networkd.conf`: the last word counts.

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::{Configuration, Interface, NetworkFile, Place, Said};
-use crate::knowledge::{Advice, Effect, FileFix, Finding};
+use crate::knowledge::{Advice, Effect, FileFix, FileState, Finding, Level};
 
 /// `ManageForeignNextHops=` came with this version of systemd.
 const KNOWS_NEXTHOPS: u32 = 256;
@@ -36,21 +36,34 @@ pub fn advise(
     if manages {
         switches(configuration, version, &mut advice);
         write(root, version, &files, patterns, &mut advice);
-    } else if !advice.findings.iter().any(|finding| finding.level > crate::knowledge::Level::Ok) {
+    } else if !advice.findings.iter().any(|finding| finding.level > Level::Ok) {
         advice
             .findings
             .push(Finding::ok("no .network file is about the node's own interface or guarded links"));
     } else {
         write(root, version, &files, patterns, &mut advice);
     }
+    overruled(&mut advice);
     advice
+}
+
+/// What is written is there, and it is no better: other files have the last word.
+fn overruled(advice: &mut Advice) {
+    let written = !advice.files.is_empty() && advice.files.iter().all(|file| file.state == FileState::Right);
+    if written && advice.findings.iter().any(|finding| finding.level == Level::Wrong) {
+        advice.findings.push(Finding::wrong(
+            "the files of the remedy are there, and others have the last word",
+            "they are named above: of .network files the first by name that matches counts, of settings the last; rename \
+             or change them",
+        ));
+    }
 }
 
 /// Guarded links that it would configure.
 fn links(configuration: &Configuration, guarded: &[Interface], advice: &mut Advice) {
     let mut told: Vec<(Option<Place>, Vec<String>, Vec<Place>)> = Vec::new();
-    for link in guarded {
-        let Some((network, open)) = configuration.of(link) else { continue };
+    let of = |link| configuration.of(link).into_iter().map(move |(network, open)| (link, network, open));
+    for (link, network, open) in guarded.iter().flat_map(of) {
         if network.is_unmanaged() {
             continue;
         }
@@ -84,8 +97,8 @@ fn of_uplinks<'c>(
     advice: &mut Advice,
 ) -> Vec<&'c NetworkFile> {
     let mut files: Vec<&NetworkFile> = Vec::new();
-    for link in uplinks {
-        let Some((network, _)) = configuration.of(link) else { continue };
+    let of = |link| configuration.of(link).into_iter().map(move |(network, _)| (link, network));
+    for (link, network) in uplinks.iter().flat_map(of) {
         if network.is_unmanaged() || files.iter().any(|known| known.path == network.path) {
             continue;
         }
@@ -162,7 +175,7 @@ fn write(root: &Path, version: u32, files: &[&NetworkFile], patterns: &[String],
         );
         advice.files.push(FileFix::new(
             root,
-            "/etc/systemd/networkd.conf.d/10-route-guardian.conf",
+            "/etc/systemd/networkd.conf.d/zz-route-guardian.conf",
             "leave what others have made",
             &lines,
         ));
@@ -170,14 +183,14 @@ fn write(root: &Path, version: u32, files: &[&NetworkFile], patterns: &[String],
     let name = format!("Name={}", patterns.join(" "));
     advice.files.push(FileFix::new(
         root,
-        "/etc/systemd/network/05-route-guardian.network",
+        "/etc/systemd/network/00-route-guardian.network",
         "leave guarded links alone",
         &owned(&["[Match]", &name, "[Link]", "Unmanaged=yes"]),
     ));
     for network in files {
         advice.files.push(FileFix::new(
             root,
-            format!("/etc/systemd/network/{}.d/50-route-guardian.conf", network.name()),
+            format!("/etc/systemd/network/{}.d/zz-route-guardian.conf", network.name()),
             format!("keep the node's own addresses ({})", network.path.display()),
             &owned(&["[Network]", "KeepConfiguration=yes", "IgnoreCarrierLoss=yes"]),
         ));

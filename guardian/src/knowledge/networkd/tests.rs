@@ -1,7 +1,7 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::knowledge::{Advice, Level};
+use crate::knowledge::{Advice, FileState, Level};
 
 fn node(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -18,7 +18,7 @@ fn node(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 fn of(root: &Path, link: &Interface) -> Option<String> {
     let configuration = Configuration::read(root).unwrap();
-    configuration.of(link).map(|(network, _)| network.path.display().to_string())
+    configuration.of(link).first().map(|(network, _)| network.path.display().to_string())
 }
 
 fn eth0() -> Interface {
@@ -60,7 +60,7 @@ fn lists_types_and_kinds() {
     assert_eq!(of(root.path(), &Interface::new("tun-e443169117a", "ipip")), None);
     let configuration = Configuration::read(root.path()).unwrap();
     let veth = Interface::new("veth01234567", "veth");
-    let (_, open) = configuration.of(&veth).unwrap();
+    let (_, open) = configuration.of(&veth).remove(0);
     assert_eq!(open[0].to_string(), "/usr/lib/systemd/network/zz-default.network:3 Driver=!veth dummy");
     let root = node(&[
         ("/etc/systemd/network/10-a.network", "[Match]\nKind=bridge dummy\n"),
@@ -89,7 +89,7 @@ fn drop_ins_of_all_folders_count_and_the_last_word_is_said_with_its_place() {
         ("/usr/lib/systemd/networkd.conf.d/50-c.conf", "[Network]\n\nManageForeignRoutes=yes\n"),
     ]);
     let configuration = Configuration::read(root.path()).unwrap();
-    let (network, _) = configuration.of(&eth0()).unwrap();
+    let (network, _) = configuration.of(&eth0()).remove(0);
     let said = network.setting("Network", "KeepConfiguration").unwrap();
     assert_eq!(said.value, "yes");
     assert_eq!(said.place.unwrap().line, 2);
@@ -149,4 +149,49 @@ fn a_node_that_it_does_not_manage_is_fine() {
     let advice = advice(root.path(), 252);
     assert_eq!(bad(&advice), [""; 0]);
     assert!(advice.files.is_empty());
+}
+
+#[test]
+fn a_condition_that_cannot_be_evaluated_hides_nothing() {
+    let root = node(&[
+        ("/etc/systemd/network/00-x.network", "[Match]\nDriver=foo\n[Link]\nUnmanaged=yes\n"),
+        ("/etc/systemd/network/99-all.network", "[Match]\nName=*\n[Network]\nDHCP=yes\n"),
+    ]);
+    let advice = advice(root.path(), 252);
+    assert!(
+        bad(&advice).contains(&"it configures guarded links: kube-bridge, tun-0"),
+        "{:#?}",
+        advice.findings
+    );
+    assert!(
+        bad(&advice).contains(&"eth0 does not keep its addresses over a restart"),
+        "{:#?}",
+        advice.findings
+    );
+}
+
+#[test]
+fn what_goes_before_the_remedy_is_named() {
+    let root = node(&[
+        ("/etc/systemd/network/00-all.network", "[Match]\nName=*\n[Network]\nDHCP=yes\n"),
+        ("/etc/systemd/networkd.conf.d/zzz.conf", "[Network]\nManageForeignRoutes=yes\n"),
+    ]);
+    for file in &advice(root.path(), 252).files {
+        file.write().unwrap();
+    }
+    let after = advice(root.path(), 252);
+    assert!(after.files.iter().all(|file| file.state == FileState::Right));
+    let last = after.findings.last().unwrap();
+    assert_eq!(last.level, Level::Wrong);
+    assert!(last.what.contains("the files of the remedy are there"), "{last:#?}");
+}
+
+#[test]
+fn what_systemd_skips_is_skipped() {
+    let root = node(&[
+        ("/etc/systemd/network/00-gone.network", "-> /nowhere/at-all"),
+        ("/etc/systemd/network/10-folder.network/x", ""),
+        ("/etc/systemd/network/20-eth.network", "[Match]\nName=eth0\n"),
+    ]);
+    assert_eq!(of(root.path(), &eth0()).as_deref(), Some("/etc/systemd/network/20-eth.network"));
 }
