@@ -293,13 +293,12 @@ impl Page<'_> {
         let all = incident.filter(|incident| incident.changes > 1).and_then(|incident| {
             let (all, longest) = (incident.outage_us?, incident.longest_us?);
             let (all, longest) = (micros(all), micros(longest));
-            Some(format!(
-                "; in the whole incident something was missing for {all}, one object for {longest} at most"
-            ))
+            Some(format!("; of the whole incident {all}, of one object {longest} at most"))
         });
         self.text("COST", &format!("{own}{}", all.unwrap_or_default()));
         let failed = incident.map_or(event.failed_lookups, |incident| incident.failed_lookups);
         match failed {
+            Some(0) => self.text("", "no packet asked for it meanwhile"),
             Some(failed) => {
                 let what = if incident.is_some_and(|i| i.changes > 1) { "its routes" } else { "it" };
                 let packets = if failed == 1 { "lookup that needed" } else { "lookups that needed" };
