@@ -290,7 +290,8 @@ impl Page<'_> {
             None if event.is_open() => "not back as far as this record goes: the outage is open-ended".into(),
             None => return,
         };
-        let all = incident.filter(|incident| incident.changes > 1).and_then(|incident| {
+        let several = incident.filter(|incident| incident.changes > 1 && event.outage_us.is_some());
+        let all = several.and_then(|incident| {
             let (all, longest) = (incident.outage_us?, incident.longest_us?);
             let (all, longest) = (micros(all), micros(longest));
             Some(format!("; of the whole incident {all}, of one object {longest} at most"))
