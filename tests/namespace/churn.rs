@@ -143,7 +143,7 @@ fn metric_of(text: &str) -> &str {
 fn guarded_route(family: &str, route: &Value) -> bool {
     let of_an_address = family == "inet6"
         && field(route, "protocol") == "kernel"
-        && ["local", "anycast", "multicast"].contains(&field(route, "type").as_str());
+        && ["local", "anycast"].contains(&field(route, "type").as_str());
     !of_an_address
         && (guarded_link(&field(route, "dev"))
             || field(route, "protocol") == "17"

@@ -13,7 +13,7 @@ use super::{
     losses::Insistence,
     origin::Origins,
     plan::Action,
-    rib::Rib,
+    rib::{Loss, Rib},
     scope::Scope,
     suspicion::Suspicion,
 };
@@ -119,14 +119,19 @@ impl Core {
                 self.notice(now, notice, &Who { at, port, actor, origin, verdict, own: false });
             }
             Input::Own { at, notice } => {
-                let actor = Arc::clone(&self.myself);
-                let who = Who { at, port: 0, actor, origin: None, verdict: Verdict::Kernel, own: true };
+                let who = self.consequence(at);
                 self.notice(now, notice, &who);
             }
             Input::Owner { alive, since } => self.owner_is(now, alive, since),
             Input::Gone(process) => self.finished(now, process, true),
             Input::Dump(dump) => self.dump(now, dump),
         }
+    }
+
+    /// Who is behind what our own writes bring about.
+    pub(super) fn consequence(&self, at: Stamp) -> Who {
+        let actor = Arc::clone(&self.myself);
+        Who { at, port: 0, actor, origin: None, verdict: Verdict::Kernel, own: true }
     }
 
     /// What is to be done, in order; empties the list.
@@ -173,6 +178,12 @@ pub(super) struct Who {
 }
 
 impl Who {
+    /// Who is behind a loss.
+    pub fn of(loss: &Loss) -> Self {
+        let (actor, origin) = (Arc::clone(&loss.actor), loss.origin.clone());
+        Self { at: loss.at, port: 0, actor, origin, verdict: loss.verdict, own: false }
+    }
+
     /// The process of a change that is neither the owner's nor unknown.
     pub fn process(&self) -> Option<ProcessId> {
         self.actor.process().map(|process| process.id)

@@ -87,7 +87,12 @@ impl Core {
         entry.told = who.at;
         let doubt = who.verdict == Verdict::Owner && entry.wrote.is_some_and(|wrote| wrote.is_around(who.at));
         entry.doubt |= doubt;
-        entry.surplus = None;
+        let observed = &entry.observed;
+        entry.surplus.take_if(|surplus| *surplus == object || !observed.contains(surplus));
+        if who.own && !entry.desired.is_empty() && !entry.desired.contains(&object) {
+            // The kernel has made it besides what there was: its own local route next to the owner's.
+            entry.surplus = Some(Arc::clone(&object));
+        }
 
         let own = entry.is_added_by(&who.actor);
         if who.verdict == Verdict::Owner || (own && !entry.is_whole()) {
@@ -122,10 +127,6 @@ impl Core {
                 self.adopt_what_it_needs(key);
             }
         } else if entry.is_whole() {
-            if who.own && !entry.desired.contains(&object) {
-                // The kernel has made it besides what there is: its own local route next to the owner's.
-                entry.surplus = Some(object);
-            }
             // What is not compared may be newer.
             let observed = entry.observed.clone();
             entry.desired.refresh(&observed);

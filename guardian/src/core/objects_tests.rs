@@ -11,6 +11,7 @@ use super::{
 use crate::model::{
     Actor, Address, Attribute, Key, Link, Mode, Nexthop, Notice, Object, Port, Rule, Stamp,
     address::ifa,
+    nexthop::nha,
     record::{Cause, Change, Outcome, Verdict},
     route::rt,
 };
@@ -147,6 +148,62 @@ fn what_the_kernel_makes_with_an_address_is_not_written_again() {
     assert!(stage.write().is_empty(), "the kernel has made it");
     assert_eq!(stage.reports.last().map(|report| report.outcome), Some(Outcome::Restored));
     assert!(stage.core.missing().is_empty());
+}
+
+/// The kernel makes its own local route with an address; what its owner wants there is another one. When that comes back
+/// by other hands, the kernel's does not stay beside it.
+#[test]
+fn what_the_kernel_makes_besides_goes_even_if_somebody_else_restores() {
+    let vip = address("10.96.0.1", TUN, 32);
+    let local = |source: [u8; 4]| {
+        let mut local = route("10.96.0.1/32", TUN);
+        local.key.table = rt::TABLE_LOCAL;
+        (local.kind, local.protocol, local.scope) = (rt::RTN_LOCAL, rt::PROT_KERNEL, rt::SCOPE_HOST);
+        local.attributes = vec![Attribute { kind: rt::RTA_PREFSRC, value: source.into() }];
+        local
+    };
+    let (ours, kernels) = (local([10, 0, 0, 10]), local([10, 96, 0, 1]));
+    let mut objects = node();
+    objects.extend([vip.clone().into(), ours.clone().into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    stage.tell(gone(ours.clone()), &ip, Verdict::Foreign);
+    stage.tell(gone(vip.clone()), &ip, Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(vip.into())]);
+    stage.own(set(kernels.clone()));
+    let (started, ended) = (Stamp(stage.now + 1), Stamp(stage.now + 2));
+    objects.push(kernels.clone().into());
+    stage.core.step(ended, Input::Dump(Dump { started, ended, objects }));
+    assert_eq!(stage.write(), [Action::Remove(kernels.into())]);
+}
+
+/// A group that has lost one member goes with the other in silence, and so does its route.
+#[test]
+fn the_route_of_a_group_of_one_goes_with_its_last_member() {
+    let nexthop = |id, oif, members: &[u8]| {
+        let group: Vec<u8> = members.iter().flat_map(|id| [*id, 0, 0, 0, 0, 0, 0, 0]).collect();
+        let group = Attribute { kind: nha::GROUP, value: group.into() };
+        let attributes = if members.is_empty() { vec![] } else { vec![group] };
+        Nexthop { id, family: 2, protocol: 17, flags: 0, oif, attributes }
+    };
+    let mut by_group = route("10.244.9.0/24", 0);
+    by_group.attributes = vec![Attribute { kind: rt::RTA_NH_ID, value: 19u32.to_ne_bytes().into() }];
+    let mut objects = node();
+    let (seventeen, eighteen) = (nexthop(17, TUN, &[]), nexthop(18, 1, &[]));
+    objects.extend([seventeen.into(), eighteen.clone().into(), nexthop(19, 0, &[17, 18]).into()]);
+    objects.push(by_group.into());
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    stage.tell(gone(eighteen), &ip, Verdict::Foreign);
+    stage.tell(set(nexthop(19, 0, &[17])), &ip, Verdict::Foreign);
+    stage.tell(set(Link { flags: 0, ..link(TUN, "tun-a") }), &ip, Verdict::Foreign);
+    let (started, ended) = (Stamp(stage.now + 1), Stamp(stage.now + 2));
+    stage.core.step(ended, Input::Dump(Dump { started, ended, objects: node() }));
+    for _ in 0..5 {
+        stage.write();
+    }
+    let told = stage.reports.iter().find(|report| report.object.route().is_some()).expect("the route");
+    assert_eq!((told.cause, told.verdict), (Cause::NexthopRemoved, Verdict::Foreign), "{told:?}");
 }
 
 #[test]

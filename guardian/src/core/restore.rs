@@ -5,9 +5,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use super::{
     damping::Culprit,
     flow::Reason,
-    machine::Core,
+    machine::{Core, Who},
     plan::{Action, Applied},
     rib::{Entry, Phase, Wrote},
+    suspicion::Subject,
 };
 use crate::model::{
     Key, Links, Mode, Object, ProcessId, Stamp,
@@ -108,10 +109,20 @@ impl Core {
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 entry.surplus = None;
+                let behind = entry.loss.as_deref().map(Who::of);
                 if (entry.loss.is_some() || entry.again)
                     && entry.desired.first_missing_in(&entry.observed).is_some()
                 {
                     self.ready.push_back(key);
+                }
+                if let Key::Address(address) = key {
+                    // Routes fall with it in silence, and it was not we who made this necessary.
+                    let who = behind.unwrap_or_else(|| self.consequence(wrote.sent));
+                    self.suspect(
+                        Subject::Address(address),
+                        Cause::AddressRemoved,
+                        &Who { at: wrote.sent, own: false, ..who },
+                    );
                 }
                 self.settle_accounts(key);
             }
@@ -339,25 +350,25 @@ impl Core {
     }
 }
 
-/// The order in which objects need each other. What is in the way goes first; then links, ports, addresses with the
-/// first of each network before the others, nexthop objects before groups; local routes, without which the kernel
-/// takes none with their address as preferred source (`fib_valid_prefsrc`), what is on a link, and behind it what
-/// has a gateway there; rules last.
+/// The order in which objects need each other. What is in the way goes first; then links, ports, addresses that stand
+/// otherwise than they should (a link's name is in their labels), addresses with the first of each network before the
+/// others, nexthop objects before groups; local routes, without which the kernel takes none with their address as
+/// preferred source (`fib_valid_prefsrc`), what is on a link, and behind it what has a gateway there; rules last.
 fn rank(action: &Action) -> u8 {
-    if matches!(action, Action::Remove(_)) {
-        return 0;
+    if let Action::Remove(object) = action {
+        return if matches!(object, Object::Address(_)) { 3 } else { 0 };
     }
     match action.object() {
         Object::Link(_) => 1,
         Object::Port(_) => 2,
-        Object::Address(address) if address.is_primary() => 3,
-        Object::Address(_) => 4,
-        Object::Nexthop(nexthop) if nexthop.members().next().is_none() => 5,
-        Object::Nexthop(_) => 6,
-        Object::Route(route) if route.kind == rt::RTN_LOCAL => 7,
-        Object::Route(route) if route.legs.iter().all(|leg| leg.gateway().is_none()) => 8,
-        Object::Route(_) => 9,
-        Object::Rule(_) => 10,
+        Object::Address(address) if address.is_primary() => 4,
+        Object::Address(_) => 5,
+        Object::Nexthop(nexthop) if nexthop.members().next().is_none() => 6,
+        Object::Nexthop(_) => 7,
+        Object::Route(route) if route.kind == rt::RTN_LOCAL => 8,
+        Object::Route(route) if route.legs.iter().all(|leg| leg.gateway().is_none()) => 9,
+        Object::Route(_) => 10,
+        Object::Rule(_) => 11,
     }
 }
 
@@ -365,9 +376,9 @@ fn rank(action: &Action) -> u8 {
 /// made is looked at before anything else is written.
 const fn stage(rank: u8) -> u8 {
     match rank {
-        0..=2 => rank,
-        3 | 4 => 3,
-        _ => 4,
+        0..=3 => rank,
+        4 | 5 => 4,
+        _ => 5,
     }
 }
 

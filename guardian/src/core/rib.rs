@@ -168,10 +168,7 @@ impl Entry {
         let Some(there) = self.observed.iter().next() else { return Some(Action::Add(object)) };
         let Object::Route(route) = &object else {
             return Some(match (&object, &**there) {
-                // Which address of a network is the first is decided by the order of additions alone.
-                (Object::Address(wanted), Object::Address(held))
-                    if wanted.is_primary() != held.is_primary() =>
-                {
+                (Object::Address(wanted), Object::Address(held)) if !held.can_become(wanted) => {
                     Action::Remove(Object::clone(there))
                 }
                 _ => Action::Replace(object),

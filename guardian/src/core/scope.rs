@@ -76,10 +76,10 @@ impl Scope {
 
     /// Whether this route is guarded.
     ///
-    /// Left out whatever the configuration says: routes that expire by themselves, and the IPv6 host,
-    /// anycast and multicast routes that the kernel keeps for each address: they come back with the
-    /// address (`addrconf_dad_work`, `addrconf_add_mroute` in `net/ipv6/addrconf.c`), and the metric 0 of
-    /// some of them cannot be written by anybody else (`ip6_route_info_create`).
+    /// Left out whatever the configuration says: routes that expire by themselves, and the IPv6 host and
+    /// anycast routes that the kernel keeps for each address: they come back with the address
+    /// (`addrconf_dad_work` in `net/ipv6/addrconf.c`), and their metric 0 cannot be written by anybody else
+    /// (`ip6_route_info_create`).
     fn covers_route(&self, route: &Route, links: &Links) -> bool {
         if route.expires || is_address_bound(route) {
             return false;
@@ -101,7 +101,7 @@ impl Scope {
 fn is_address_bound(route: &Route) -> bool {
     route.family() == Family::Inet6
         && route.protocol == rt::PROT_KERNEL
-        && matches!(route.kind, rt::RTN_LOCAL | rt::RTN_ANYCAST | rt::RTN_MULTICAST)
+        && matches!(route.kind, rt::RTN_LOCAL | rt::RTN_ANYCAST)
 }
 
 #[cfg(test)]
@@ -139,13 +139,17 @@ mod tests {
     #[test]
     fn what_the_kernel_keeps_for_an_address_is_left_to_it() {
         let links: Links = [link(2, "tun-a")].into_iter().collect();
-        let mut r = route("ff00::/8", 2);
+        let mut r = route("fd00::1/128", 2);
         r.protocol = rt::PROT_KERNEL;
-        r.kind = rt::RTN_MULTICAST;
+        r.kind = rt::RTN_LOCAL;
         assert!(!scope().covers(&r.clone().into(), &links));
         r.kind = rt::RTN_UNICAST;
         assert!(scope().covers(&r.clone().into(), &links));
         r.expires = true;
         assert!(!scope().covers(&r.clone().into(), &links));
+        let mut r = route("ff00::/8", 2);
+        r.protocol = rt::PROT_KERNEL;
+        r.kind = rt::RTN_MULTICAST;
+        assert!(scope().covers(&r.into(), &links), "neighbours are asked for by it, and anybody can write it");
     }
 }

@@ -108,6 +108,16 @@ fn follows(subject: &Subject, loss: &Loss, who: &Who) -> bool {
         && who.at.since(loss.at) < ONE_REQUEST
 }
 
+/// Of what one actor did to an object, that which explains most.
+fn explanation<'a>(suspicions: &'a [Suspicion], missing: &Object) -> Option<&'a Suspicion> {
+    suspicions.iter().filter(|s| s.subject.concerns(missing)).fold(None, |best: Option<&Suspicion>, s| {
+        match best {
+            Some(best) if best.who.actor != s.who.actor || !outranks(s.cause, best.cause) => Some(best),
+            _ => Some(s),
+        }
+    })
+}
+
 impl Core {
     /// Remembers an announced change and asks for a dump, if anything guarded may have gone with it.
     pub(super) fn suspect(&mut self, subject: Subject, cause: Cause, who: &Who) {
@@ -275,11 +285,21 @@ impl Core {
         }
         match entry.loss.as_deref().map(|loss| loss.phase) {
             Some(Phase::Contested) => self.set_phase(key, Phase::Ready),
-            Some(_) => {}
+            Some(_) => self.found_gone(key, suspicions),
             // Known already: a write of our own is on its way.
             None if !was_whole => self.settle_accounts(key),
             None => self.found_missing(now, key, suspicions, ended, doubt),
         }
+    }
+
+    /// A nexthop object that was not what it should be is gone altogether: a group of one, with its last member
+    /// (`remove_nh_grp_entry` in `net/ipv4/nexthop.c`). Its routes went with it.
+    fn found_gone(&self, key: Key, suspicions: &mut Vec<Suspicion>) {
+        let Key::Nexthop(id) = key else { return };
+        let Some(entry) = self.rib.get(&key).filter(|entry| entry.observed.is_empty()) else { return };
+        let Some(loss) = entry.loss.as_deref() else { return };
+        let who = explanation(suspicions, &loss.object).map_or_else(|| Who::of(loss), |s| s.who.clone());
+        suspicions.push(Suspicion::new(Subject::Nexthop(id), Cause::NexthopRemoved, &who));
     }
 
     fn found_missing(
@@ -292,15 +312,7 @@ impl Core {
     ) {
         let Some(entry) = self.rib.get_mut(&key) else { return };
         let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() else { return };
-        // Of what one actor did to it, that which explains most.
-        let suspect = suspicions.iter().filter(|s| s.subject.concerns(&missing)).fold(
-            None,
-            |best: Option<&Suspicion>, s| match best {
-                Some(best) if best.who.actor != s.who.actor || !outranks(s.cause, best.cause) => Some(best),
-                _ => Some(s),
-            },
-        );
-        let suspect = suspect.cloned();
+        let suspect = explanation(suspicions, &missing).cloned();
         if let (Key::Nexthop(id), Some(suspicion)) = (key, &suspect) {
             // Its groups became smaller without a word, and its routes went with it.
             suspicions.push(Suspicion::new(Subject::Nexthop(id), Cause::NexthopRemoved, &suspicion.who));

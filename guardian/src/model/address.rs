@@ -19,11 +19,14 @@ pub mod ifa {
     pub const CACHEINFO: u16 = 6;
     pub const FLAGS: u16 = 8;
     pub const RT_PRIORITY: u16 = 9;
+    pub const PROTO: u16 = 11;
 
     /// IPv4: not the first of its network on the link, which the kernel decides by the order of additions.
     pub const F_SECONDARY: u32 = 0x01;
     pub const F_NODAD: u32 = 0x02;
     pub const F_DADFAILED: u32 = 0x08;
+    /// Follows from a preferred lifetime of 0.
+    pub const F_DEPRECATED: u32 = 0x20;
     pub const F_TENTATIVE: u32 = 0x40;
     pub const F_PERMANENT: u32 = 0x80;
     pub const F_NOPREFIXROUTE: u32 = 0x200;
@@ -89,6 +92,23 @@ impl Address {
     /// Whether it is the first of its network on the link, or has nothing to do with that (IPv6).
     pub const fn is_primary(&self) -> bool {
         self.key.family() as u8 == Family::Inet6 as u8 || self.flags & ifa::F_SECONDARY == 0
+    }
+
+    /// Whether the kernel turns `self` into `wanted` where it stands.
+    ///
+    /// Which IPv4 address of a network is the first is decided by the order of additions; of the rest
+    /// `inet_rtm_newaddr` replaces the lifetimes, the metric and the protocol, and leaves label, broadcast address,
+    /// scope and flags as they are. `inet6_addr_modify` replaces all.
+    pub fn can_become(&self, wanted: &Self) -> bool {
+        const REPLACED: [u16; 3] = [ifa::CACHEINFO, ifa::RT_PRIORITY, ifa::PROTO];
+        fn fixed(address: &Address) -> impl Iterator<Item = &Attribute> {
+            address.attributes.iter().filter(|attribute| !REPLACED.contains(&attribute.number()))
+        }
+        self.key.family() == Family::Inet6
+            || (self.is_primary() == wanted.is_primary()
+                && self.scope == wanted.scope
+                && (self.flags ^ wanted.flags) & !ifa::F_DEPRECATED == 0
+                && fixed(self).eq(fixed(wanted)))
     }
 
     /// The part of `ip address` that says which it is.

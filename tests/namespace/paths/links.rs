@@ -236,6 +236,22 @@ fn row_38_renamed() -> Result<()> {
         .undone(&[("link", TUNNEL, "changed", "request")])
 }
 
+/// The kernel numbers the labels of all IPv4 addresses but the first, and keeps the numbers when the name comes back
+/// (`inetdev_changename` in `net/ipv4/devinet.c`); a label changes with the address alone.
+#[test]
+fn row_38_renamed_with_several_addresses() -> Result<()> {
+    path("ip link set kube-dummy-if name was-kube")
+        .falls(&[
+            "link kube-dummy-if",
+            "address kube-dummy-if 10.96.0.1/32",
+            "address kube-dummy-if 10.96.0.10/32",
+        ])
+        .undone(&[
+            ("link", "kube-dummy-if", "changed", "request"),
+            ("address", "10.96.0.10/32", "changed", "request"),
+        ])
+}
+
 #[test]
 fn row_39_one_way_of_two_down() -> Result<()> {
     path("ip link set tun-ab704e21df6 down")

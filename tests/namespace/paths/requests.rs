@@ -32,6 +32,14 @@ fn row_1_route_del_in_the_local_table() -> Result<()> {
         .undone(&[("route", "10.96.0.1/32", "deleted", "request")])
 }
 
+/// The kernel makes it with the first address and not again: without it nobody on the link finds a neighbour.
+#[test]
+fn row_1_route_del_of_the_multicast_route() -> Result<()> {
+    path("ip -6 route del multicast ff00::/8 dev kube-bridge table local")
+        .falls(&["route inet6 local ff00::/8 kube-bridge"])
+        .undone(&[("route", "ff00::/8", "deleted", "request")])
+}
+
 #[test]
 fn row_2_route_flush_dev() -> Result<()> {
     path("ip route flush dev kube-bridge")

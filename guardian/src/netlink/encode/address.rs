@@ -9,16 +9,13 @@ use crate::{
     },
 };
 
-/// `IFA_F_DEPRECATED`: follows from a preferred lifetime of 0.
-const IFA_F_DEPRECATED: u32 = 0x20;
-
 /// Asks the kernel to hold `address`. Which address of a network is its first the kernel decides by itself.
 pub(super) fn set(address: &Address) -> Result<Request, EncodeError> {
     let mut request =
-        about(nl::RTM_NEWADDR, address, address.flags & !(ifa::F_SECONDARY | IFA_F_DEPRECATED))?;
+        about(nl::RTM_NEWADDR, address, address.flags & !(ifa::F_SECONDARY | ifa::F_DEPRECATED))?;
     // IPv4 reports the flag, but an endless lifetime with it (`inet_fill_ifaddr`).
     let told = address.attributes.iter().any(|attribute| attribute.number() == ifa::CACHEINFO);
-    if address.flags & IFA_F_DEPRECATED != 0 && !told {
+    if address.flags & ifa::F_DEPRECATED != 0 && !told {
         request.push(ifa::CACHEINFO, lifetimes(0, FOREVER).to_vec())?;
     }
     Ok(request)
