@@ -42,6 +42,9 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
         }
     }
     progress("");
+    let mut recorded = rivals[0].recorded()?;
+    // The first ones were for everybody to warm up.
+    let recorded = Figures::new(recorded.split_off(recorded.len().saturating_sub(rounds)));
     let figures: Vec<_> = measured.into_iter().map(Figures::new).collect();
     let p50 = |index: usize| figures.get(index).map_or(f64::NAN, |f| f.percentile(50));
     let (guardian, shell, frr, floor) = (p50(0), p50(1), p50(2), p50(3));
@@ -69,6 +72,9 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
                 "machine": machine,
                 "shell_times_guardian": shell / guardian,
                 "frr_times_guardian": frr / guardian,
+                "recorded_p50_us": recorded.percentile(50),
+                "recorded_p90_us": recorded.percentile(90),
+                "recorded_p99_us": recorded.percentile(99),
                 "rows": rows,
             })
         );
@@ -83,6 +89,11 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
         let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| f.percentile(percent));
         println!("{:<31} {p50:>9.0} {p90:>9.0} {p99:>9.0} {max:>9.0} {:>9.1}", rival.name, p50 / floor);
     }
+    let [p50, p90, p99] = [50, 90, 99].map(|percent| recorded.percentile(percent));
+    println!(
+        "\nBy the guardian's records, from the kernel's stamp of the deletion to the verified restore:\n\
+         p50 {p50:.0}, p90 {p90:.0}, p99 {p99:.0}."
+    );
     println!(
         "\nAt p50, FRR takes {:.1} times and `ip monitor` {:.1} times as long as the guardian.",
         frr / guardian,

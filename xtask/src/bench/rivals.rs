@@ -15,7 +15,7 @@ use crate::contained;
 
 /// What is running, so that it runs as long as this lives.
 enum Running {
-    Guardian(#[allow(dead_code, reason = "held for its drop")] Guardian),
+    Guardian(Guardian),
     Programs(#[allow(dead_code, reason = "held for its drop")] Vec<Tethered>),
 }
 
@@ -27,7 +27,7 @@ pub struct Rival {
     pub client: netlink::Client,
     /// The route that it restores.
     pub key: netlink::Key,
-    _running: Running,
+    running: Running,
     _lab: Lab,
 }
 
@@ -53,7 +53,15 @@ impl Rival {
             }
             Ok(back)
         })?;
-        Ok(Self { name, client, key: KEY, _running: running, _lab: lab })
+        Ok(Self { name, client, key: KEY, running, _lab: lab })
+    }
+
+    /// The outages that the program itself has recorded, if it does: the guardian's are from the kernel's stamp of the
+    /// deletion to the verified restore.
+    pub fn recorded(&self) -> Result<Vec<Duration>> {
+        let Running::Guardian(guardian) = &self.running else { return Ok(vec![]) };
+        let outages = guardian.events()?.into_iter().filter_map(|event| event.0["outage_us"].as_u64());
+        Ok(outages.map(Duration::from_micros).collect())
     }
 
     /// The guardian, with no limit to how often it restores: one deletion after the other is what is measured.
