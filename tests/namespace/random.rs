@@ -101,7 +101,11 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
 fn told(guardian: &Guardian) -> Result<String> {
     let missing = String::from_utf8(guardian.ask("diff")?.stdout)?;
     let records: Vec<_> = guardian.events()?.iter().map(ToString::to_string).collect();
-    Ok(format!("the guardian's own diff:\n{missing}\nits records:\n{}\n{}", records.join("\n"), guardian.log()))
+    Ok(format!(
+        "the guardian's own diff:\n{missing}\nits records:\n{}\n{}",
+        records.join("\n"),
+        guardian.log()
+    ))
 }
 
 /// Does it all, and says what is wrong afterwards.

@@ -3,15 +3,19 @@
 //! Prints the process id of whoever does it before it is done. Further words after `--` mean nothing to it.
 
 use std::{
-    ffi::{CString, OsStr},
+    collections::VecDeque,
+    ffi::{CString, OsStr, OsString},
     fs,
     io::{self, IoSlice, Read as _, Write as _},
     mem,
+    net::Ipv4Addr,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    process, ptr, thread,
+    process, ptr,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -21,6 +25,13 @@ use lab::netlink::{Client, Key};
 fn main() -> Result<()> {
     let mut words = std::env::args_os().skip(1);
     let how = words.next().context("how?")?;
+    match how.to_str() {
+        Some("storm") => return storm(&words.collect::<Vec<_>>()),
+        Some("forks") => {
+            return forks(words.next().and_then(|n| n.to_str()?.parse().ok()).context("how many?")?);
+        }
+        _ => {}
+    }
     let keys = words
         .take_while(|word| word != "--")
         .map(|word| Ok(Key::main(word.to_str().context("not text")?.parse()?, 24)))
@@ -43,7 +54,6 @@ fn main() -> Result<()> {
         "killed" => killed(&keys),
         "passed" => passed(&keys),
         "inherited" => inherited(&keys),
-        "storm" => storm(),
         other => bail!("{other}?"),
     }
 }
@@ -276,17 +286,60 @@ fn inherited(keys: &[Key]) -> Result<()> {
     }
 }
 
-/// 5,000 children, one after another, each of which executes `route-taker plain` and takes ten routes away.
-fn storm() -> Result<()> {
-    for n in 0..5000_u32 {
-        let addresses =
-            (0..10).map(|k| std::net::Ipv4Addr::from(0x6440_0000 + ((n * 10 + k) << 8)).to_string());
-        let status = process::Command::new("/proc/self/exe")
-            .arg("plain")
-            .args(addresses)
-            .stdin(process::Stdio::null())
-            .status()?;
-        ensure!(status.success(), "child {n}: {status}");
+/// `storm PROCESSES EACH TOGETHER`: children, so many at once, each of which executes `route-taker plain` and takes so
+/// many routes away.
+fn storm(words: &[OsString]) -> Result<()> {
+    let number = |n: usize| -> Result<u32> {
+        Ok(words.get(n).and_then(|word| word.to_str()).context("PROCESSES EACH TOGETHER")?.parse()?)
+    };
+    let (processes, each, together) = (number(0)?, number(1)?, number(2)?);
+    let next = AtomicU32::new(0);
+    let run = || -> Result<()> {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n >= processes {
+                return Ok(());
+            }
+            let addresses =
+                (0..each).map(|k| Ipv4Addr::from(0x6440_0000 + ((n * each + k) << 8)).to_string());
+            let status = process::Command::new("/proc/self/exe")
+                .arg("plain")
+                .args(addresses)
+                .stdin(process::Stdio::null())
+                .stdout(process::Stdio::null())
+                .status()?;
+            ensure!(status.success(), "child {n}: {status}");
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..together).map(|_| scope.spawn(run)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+    })
+}
+
+/// `forks PROCESSES`: children that execute nothing, some at once, each of which takes one route away. Prints a line for
+/// each: its process id and the address.
+fn forks(processes: u32) -> Result<()> {
+    const TOGETHER: usize = 4;
+    let mut running = VecDeque::new();
+    for n in 0..processes {
+        if running.len() >= TOGETHER {
+            running.pop_front().map_or(Ok(()), wait)?;
+        }
+        let address = Ipv4Addr::from(0x6440_0000 + (n << 8));
+        // SAFETY: there is one thread.
+        match unsafe { libc::fork() } {
+            0 => {
+                // In one write, so that lines of several processes do not mix.
+                io::stdout().write_all(format!("{} {address}\n", process::id()).as_bytes())?;
+                io::stdout().flush()?;
+                let taken = Client::open()?.delete_all(&[Key::main(address.into(), 24)]);
+                process::exit(i32::from(taken.is_err()));
+            }
+            child => running.push_back(child),
+        }
     }
-    Ok(())
+    running.into_iter().try_for_each(wait)
 }

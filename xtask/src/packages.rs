@@ -32,6 +32,8 @@ pub const TESTS: &[Wanted] = &[
     ("promtool", "prometheus"),
     ("brctl", "bridge-utils"),
     ("ifconfig", "net-tools"),
+    ("/usr/bin/python3", "python3"),
+    ("busybox", "busybox"),
     ("networkctl", "systemd"),
     ("dbus-daemon", "dbus"),
     ("/usr/lib/frr/zebra", "frr"),

@@ -150,6 +150,9 @@ mod tests {
         let mut r = route("ff00::/8", 2);
         r.protocol = rt::PROT_KERNEL;
         r.kind = rt::RTN_MULTICAST;
-        assert!(scope().covers(&r.into(), &links), "neighbours are asked for by it, and anybody can write it");
+        assert!(
+            scope().covers(&r.into(), &links),
+            "neighbours are asked for by it, and anybody can write it"
+        );
     }
 }

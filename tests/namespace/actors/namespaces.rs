@@ -1,8 +1,9 @@
 //! Other mount, pid and network namespaces.
 
-use std::process::Command;
+use std::{os::fd::AsRawFd as _, process::Command, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use lab::{Lab, tethered, wait_for};
 
 use super::{KEY, Truth, by_shell, lost, run, shell, watched};
 
@@ -40,6 +41,36 @@ fn a_program_below_another_root() -> Result<()> {
          pivot_root . old && exec /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin ip route del {KEY}"
     );
     run(Command::new("unshare").args(["--mount", "sh", "-c", &script]).env("DIR", lab.dir()))?;
+    Truth::ip()?.check(&lost(&guardian)?);
+    Ok(())
+}
+
+/// Root of a user namespace may change routes only in network namespaces that belong to it, as rootless containers have
+/// them: the guardian, who is root of all, guards such a one.
+#[test]
+fn root_of_a_user_namespace() -> Result<()> {
+    let lab = Lab::new()?;
+    let own = std::fs::read_link("/proc/self/ns/user")?;
+    let holder =
+        tethered(Command::new("unshare").args(["--user", "--map-root-user", "--net", "sleep", "100"]))?;
+    let namespace = |name: &str| format!("/proc/{}/ns/{name}", holder.pid());
+    wait_for("the namespaces", Duration::from_secs(5), || Ok(std::fs::read_link(namespace("user"))? != own))?;
+    wait_for("sleep", Duration::from_secs(5), || {
+        Ok(std::fs::read_to_string(format!("/proc/{}/comm", holder.pid()))?.trim() == "sleep")
+    })?;
+    let net = std::fs::File::open(namespace("net"))?;
+    // SAFETY: a namespace descriptor that is open; only this thread moves.
+    ensure!(
+        unsafe { libc::setns(net.as_raw_fd(), libc::CLONE_NEWNET) } == 0,
+        "{}",
+        std::io::Error::last_os_error()
+    );
+    lab.ip("link set lo up")?;
+    lab.links()?;
+    lab.kube_routes()?;
+    let guardian = lab.guardian().args("--mode observe").start()?;
+    let enter = format!("nsenter --user={} --net={}", namespace("user"), namespace("net"));
+    shell(&lab, &format!("exec {enter} ip route del {KEY}"))?;
     Truth::ip()?.check(&lost(&guardian)?);
     Ok(())
 }

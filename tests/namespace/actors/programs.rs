@@ -18,6 +18,10 @@ by_shell! {
     timeout: format!("timeout 9 ip route del {KEY}") => Truth::ip()?;
     perl: format!("perl -e 'system qw(ip route del {KEY})'") => Truth::ip()?;
     perl_that_executes_it: format!("perl -e 'exec qw(ip route del {KEY})'") => Truth::ip()?;
+    python: format!("/usr/bin/python3 -c 'import subprocess; subprocess.run(\"ip route del {KEY}\".split())'")
+        => Truth::ip()?;
+    busybox: format!("busybox ip route del {KEY}")
+        => Truth::new(program("busybox")?, &["busybox", "ip", "route", "del", KEY]);
     /// The shell alone is one more: eleven programs in one process.
     a_chain_of_ten: format!("exec env env env env env env env env env env ip route del {KEY}") => Truth::ip()?;
     route_of_net_tools: format!("route del -net {ADDRESS} netmask 255.255.255.0")
@@ -35,6 +39,26 @@ by_shell! {
 fn a_raw_ioctl() -> Result<()> {
     let (truth, event, _) = taken("ioctl")?;
     truth.check(&event);
+    Ok(())
+}
+
+/// No `ip` in between: the interpreter speaks netlink itself, and the script is among its arguments.
+#[test]
+fn a_python_script_that_speaks_netlink() -> Result<()> {
+    let (lab, guardian) = watched()?;
+    let script = lab.dir().join("takes");
+    // struct nlmsghdr and rtmsg of RTM_DELROUTE (25) with NLM_F_REQUEST | NLM_F_ACK, and RTA_DST.
+    let text = "import socket, struct, sys\n\
+        dst = struct.pack('=HH4s', 8, 1, socket.inet_aton(sys.argv[1]))\n\
+        body = struct.pack('=BBBBBBBBI', 2, 24, 0, 0, 254, 0, 255, 0, 0) + dst\n\
+        s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n\
+        s.sendall(struct.pack('=IHHII', 16 + len(body), 25, 5, 1, 0) + body)\n\
+        sys.exit(-struct.unpack_from('=i', s.recv(4096), 16)[0])\n";
+    std::fs::write(&script, text)?;
+    let path = script.to_string_lossy();
+    let (pid, _) = super::run(Command::new("/usr/bin/python3").args([&*path, ADDRESS]))?;
+    let python = std::fs::canonicalize("/usr/bin/python3")?;
+    Truth::new(python, &["/usr/bin/python3", &path, ADDRESS]).pid(pid).check(&lost(&guardian)?);
     Ok(())
 }
 

@@ -5,46 +5,83 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     io::{BufRead as _, BufReader},
+    net::Ipv4Addr,
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use lab::{Lab, PEER, wait_for};
+use anyhow::{Context, Result, ensure};
+use lab::{Event, Guardian, Lab, PEER, wait_for};
 
-use super::{run, taker};
+use super::taker;
 
-const PROCESSES: usize = 5_000;
-const EACH: usize = 10;
-
-/// 50,000 deletions by 5,000 processes that are gone before they are asked about: each is recorded, with exactly
-/// who did it, in bounded memory.
+/// 50,000 deletions by 5,000 processes, one after the other.
 #[test]
 fn fifty_thousand_deletions_by_five_thousand_processes() -> Result<()> {
+    storm(5_000, 10, 1)
+}
+
+/// Six at once: the CPUs are busy with starting processes and nothing else.
+#[test]
+fn six_thousand_processes_six_at_once() -> Result<()> {
+    storm(6_000, 1, 6)
+}
+
+/// Processes that execute nothing, as many as two CPUs can start: some thousands a second where these are fast. The
+/// pid of each is compared.
+#[test]
+fn thousands_of_processes_a_second() -> Result<()> {
+    const PROCESSES: usize = 5_000;
+    let (lab, guardian) = watched(PROCESSES)?;
+    let said = lab.dir().join("who");
+    let begin = Instant::now();
+    let status = Command::new(taker())
+        .args(["forks", &PROCESSES.to_string()])
+        .stdout(File::create(&said)?)
+        .status()?;
+    ensure!(status.success(), "{status}");
+    let took = begin.elapsed();
+    println!("{:.0} processes a second", PROCESSES as f64 / took.as_secs_f64());
+    let mut who = HashMap::new();
+    for line in fs::read_to_string(&said)?.lines() {
+        let (pid, address) = line.split_once(' ').context("no pid")?;
+        who.insert(format!("{address}/24"), pid.parse::<u64>()?);
+    }
+    assert_eq!(who.len(), PROCESSES);
+    let mut seen = HashSet::new();
+    for event in records(&guardian, PROCESSES)? {
+        assert_eq!(event.text("/actor/confidence"), "exact", "{event}");
+        assert_eq!(event.text("/actor/exe"), taker().to_string_lossy(), "{event}");
+        assert_eq!(event.number("/actor/pid"), who.get(event.key()).copied(), "another one did it: {event}");
+        seen.insert(event.key().to_owned());
+    }
+    assert_eq!(seen.len(), PROCESSES);
+    Ok(())
+}
+
+/// A node with so many routes, under a guardian that touches nothing and keeps every record.
+fn watched(routes: usize) -> Result<(Lab, Guardian)> {
     let lab = Lab::node()?;
     let mut batch = String::new();
-    for n in 0..(PROCESSES * EACH) as u32 {
-        let dst = std::net::Ipv4Addr::from(0x6440_0000 + (n << 8));
+    for n in 0..routes as u32 {
+        let dst = Ipv4Addr::from(0x6440_0000 + (n << 8));
         let _ = writeln!(batch, "route add {dst}/24 via {PEER} proto 17");
     }
     lab.batch(&batch)?;
     let guardian = lab.guardian().args("--mode observe").set("state.journal_max", "\"1GiB\"").start()?;
-    let before = guardian.resident_kib()?;
-    let begin = Instant::now();
-    run(Command::new(taker()).arg("storm"))?;
-    let took = begin.elapsed();
+    Ok((lab, guardian))
+}
+
+/// Its records, once it has told of so many deletions and lost none.
+fn records(guardian: &Guardian, deletions: usize) -> Result<Vec<Event>> {
     wait_for("all records", Duration::from_secs(60), || {
         let metrics = guardian.metrics()?;
-        Ok(metrics.sum("actor_deletions_total", &[]) >= Some((PROCESSES * EACH) as f64))
+        Ok(metrics.sum("actor_deletions_total", &[]) >= Some(deletions as f64))
     })
     .with_context(|| guardian.metrics().map(|metrics| metrics.0).unwrap_or_default())?;
-    let after = guardian.resident_kib()?;
     let metrics = guardian.metrics()?;
     assert_eq!(metrics.sum("events_lost_total", &[]), Some(0.0), "{}", metrics.0);
-
-    let mut keys = HashSet::new();
-    let mut actors: HashMap<(u64, u64), usize> = HashMap::new();
     // `events` serves the last few thousand; the journal has all, in one file under this bound.
     let path = guardian.state().join("events.jsonl");
     let mut written = 0;
@@ -54,9 +91,25 @@ fn fifty_thousand_deletions_by_five_thousand_processes() -> Result<()> {
         thread::sleep(Duration::from_millis(if quiet { 0 } else { 300 }));
         Ok(quiet)
     })?;
-    let journal = File::open(path)?;
-    for line in BufReader::new(journal).lines() {
-        let event = lab::Event(serde_json::from_str(&line?)?);
+    let lines = BufReader::new(File::open(path)?).lines();
+    lines.map(|line| Ok(Event(serde_json::from_str(&line?)?))).collect()
+}
+
+/// Deletions by processes that are gone before they are asked about, `together` of them at once: each deletion is
+/// recorded, with exactly who did it, in bounded memory.
+fn storm(processes: usize, each: usize, together: usize) -> Result<()> {
+    let (_lab, guardian) = watched(processes * each)?;
+    let before = guardian.resident_kib()?;
+    let begin = Instant::now();
+    let numbers = [processes, each, together].map(|number| number.to_string());
+    let status = Command::new(taker()).arg("storm").args(numbers).status()?;
+    ensure!(status.success(), "{status}");
+    let took = begin.elapsed();
+    let records = records(&guardian, processes * each)?;
+    let after = guardian.resident_kib()?;
+    let mut keys = HashSet::new();
+    let mut actors: HashMap<(u64, u64), usize> = HashMap::new();
+    for event in records {
         assert_eq!(event.text("/actor/confidence"), "exact", "{event}");
         assert_eq!(event.text("/actor/exe"), taker().to_string_lossy(), "{event}");
         let argv = event.argv();
@@ -68,13 +121,14 @@ fn fifty_thousand_deletions_by_five_thousand_processes() -> Result<()> {
         keys.insert(event.key().to_owned());
     }
     println!(
-        "{} deletions in {took:?}; resident {before} KiB before, {after} KiB after; {} records kept",
-        PROCESSES * EACH,
+        "{} deletions in {took:?}, {:.0} processes a second; resident {before} KiB before, {after} KiB after; {} records kept",
+        processes * each,
+        processes as f64 / took.as_secs_f64(),
         keys.len()
     );
-    assert_eq!(keys.len(), PROCESSES * EACH);
-    assert_eq!(actors.len(), PROCESSES);
-    assert!(actors.values().all(|&count| count == EACH));
+    assert_eq!(keys.len(), processes * each);
+    assert_eq!(actors.len(), processes);
+    assert!(actors.values().all(|&count| count == each));
     assert!(after < before + 64 * 1024, "from {before} KiB to {after} KiB");
     Ok(())
 }

@@ -84,6 +84,7 @@ const PROGRAMS: &[&str] = &[
     "ifconfig",
     "route",
     "brctl",
+    "busybox",
     "bridge",
     "tc",
     "networkctl",
