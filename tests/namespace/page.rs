@@ -87,6 +87,26 @@ fn the_page_in_a_browser() -> Result<()> {
     assert_eq!(without.matches("<details").count(), 3, "{without}");
     assert!(!without.contains("refreshes by itself") && without.contains(">refresh</a>"), "{without}");
 
+    // In a frame that may run no script: the words of the script are missing, and the rest is where it was.
+    let dir = pictures(&lab);
+    fs::write(&file, &body)?;
+    let framed = |name: &str, sandbox: &str| -> Result<Vec<u8>> {
+        let frame = lab.dir().join("frame.html");
+        let html = format!("<iframe width=1240 height=900 sandbox='{sandbox}' src='page.html'></iframe>");
+        fs::write(&frame, html)?;
+        let path = dir.join(name);
+        let screenshot = format!("--screenshot={}", path.display());
+        let url = format!("file://{}", frame.display());
+        chromium(
+            &lab,
+            &[&screenshot, "--window-size=1280,1000", "--disable-features=IsolateSandboxedIframes", &url],
+        )?;
+        Ok(fs::read(path)?)
+    };
+    let (on, off) = (framed("page-scripted.png", "allow-scripts")?, framed("page-scriptless.png", "")?);
+    assert_ne!(on, off, "the script has run where it may not");
+    assert!(on.len().abs_diff(off.len()) < on.len() / 10, "{} and {} bytes", on.len(), off.len());
+
     // A plain form filters.
     let some = text(&["--dump-dom", &format!("{url}?actor=&object=kube-bridge")])?;
     assert_eq!(some.matches("<details").count(), 1, "{some}");
@@ -111,7 +131,6 @@ fn the_page_in_a_browser() -> Result<()> {
     ])?;
     assert!(narrow.contains("<title>is width 360</title>"), "{narrow}");
 
-    let dir = pictures(&lab);
     picture(&lab, &dir.join("page-light.png"), "1280,1000", &[])?;
     picture(&lab, &dir.join("page-dark.png"), "1280,1000", &["--blink-settings=preferredColorScheme=0"])?;
     let pixels = [fs::read(dir.join("page-light.png"))?, fs::read(dir.join("page-dark.png"))?];

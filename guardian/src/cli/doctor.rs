@@ -23,7 +23,7 @@ use crate::{
         networkd::{self, Interface},
         networkmanager,
     },
-    model::{ActorClass, Link, Object, route::rt},
+    model::{ActorClass, Link, Object, record::ActorRecord, route::rt},
     netlink::dump,
     procfs,
     surface::{
@@ -87,13 +87,22 @@ fn write(diagnosis: &Diagnosis, form: Form, output: &Output) -> anyhow::Result<E
 }
 
 /// What is set on this node that lets such a program do what it did, and what would put that right.
-pub(super) fn at_fault(config: &Config, class: ActorClass) -> anyhow::Result<Advice> {
-    if !matches!(class, ActorClass::Networkd | ActorClass::NetworkManager) {
+pub(super) fn at_fault(config: &Config, actor: &ActorRecord) -> anyhow::Result<Advice> {
+    let class = actor.class;
+    let known = knowledge::find(actor);
+    let spares = known.and_then(|program| Some((program, program.spares.as_ref()?)));
+    if !matches!(class, ActorClass::Networkd | ActorClass::NetworkManager) && spares.is_none() {
         return Ok(Advice::default());
     }
     let state = dump()?;
     let links = links(&state.objects);
-    let (root, running, guarded) = (Path::new("/"), running(), guarded(config, &links));
+    let (root, guarded) = (Path::new("/"), guarded(config, &links));
+    if let Some((program, spares)) = spares {
+        let finding = spares.look(&program.name, root, &guarded)?;
+        let findings = Some(finding).filter(|finding| finding.level == Level::Wrong).into_iter().collect();
+        return Ok(Advice { findings, ..Advice::default() });
+    }
+    let running = running();
     let (_, mut advice) = if class == ActorClass::Networkd {
         of_networkd(root, &running, &uplinks(config, &state.objects, &links), &guarded, config)
     } else {
@@ -129,7 +138,7 @@ fn diagnose(config: &Config, root: &Path) -> anyhow::Result<Diagnosis> {
     groups.push(group(NETWORKD, findings));
     let (findings, networkmanager) = of_networkmanager(root, &running, &guarded, config);
     groups.push(group(NETWORKMANAGER, findings));
-    groups.push(group("other programs", others(&running)));
+    groups.push(group("other programs", others(root, &running, &guarded)));
     let advices = [networkd, networkmanager];
     Ok(Diagnosis {
         groups,
@@ -409,19 +418,24 @@ fn version() -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).split([' ', '.', '~', '-']).nth(1)?.parse().ok()
 }
 
-fn others(running: &BTreeMap<&str, (String, u32)>) -> Vec<Finding> {
+fn others(root: &Path, running: &BTreeMap<&str, (String, u32)>, guarded: &[Interface]) -> Vec<Finding> {
     let known = |name: &str| knowledge::programs().iter().find(|program| program.name == name);
-    let mut findings: Vec<Finding> = running
-        .iter()
-        .filter(|(name, _)| ![NETWORKD, NETWORKMANAGER, "kube-router", "iproute2"].contains(*name))
-        .filter_map(|(name, (_, pid))| {
-            let program = known(name)?;
-            Some(Finding::warn(
+    let mut findings: Vec<Finding> = Vec::new();
+    for (name, (_, pid)) in running {
+        if [NETWORKD, NETWORKMANAGER, "kube-router", "iproute2"].contains(name) {
+            continue;
+        }
+        let Some(program) = known(name) else { continue };
+        let read = program.spares.as_ref().map(|spares| spares.look(name, root, guarded));
+        let finding = read.map(|read| read.unwrap_or_else(|error| unreadable(&error)));
+        if finding.as_ref().is_none_or(|finding| finding.level > Level::Ok) {
+            findings.push(Finding::warn(
                 format!("{name} is running (pid {pid})"),
                 format!("{} {}", program.why, program.how),
-            ))
-        })
-        .collect();
+            ));
+        }
+        findings.extend(finding);
+    }
     if findings.is_empty() {
         findings.push(Finding::ok("none that is known to undo routes is running"));
     }

@@ -57,7 +57,7 @@ pub(super) fn explain(
         let incident = incident.context("nothing has happened yet that was not the owner's doing")?;
         (incident.head.clone(), Some(incident))
     };
-    let advice = config.map(|config| doctor::at_fault(config, event.actor.class)).transpose();
+    let advice = config.map(|config| doctor::at_fault(config, &event.actor)).transpose();
     let advice = advice.unwrap_or_else(|error| {
         log::warn!("what is set on this node cannot be looked at: {error:#}");
         None

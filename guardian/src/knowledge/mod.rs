@@ -1,8 +1,8 @@
 //! What is known of programs that undo routes: why they do it, and what stops them.
 //!
 //! The knowledge is data, a file a program (`programs/`). What a node really has in its configuration is read for
-//! systemd-networkd ([`networkd`]) and `NetworkManager` ([`networkmanager`]), with their own rules, down to the line
-//! that is at fault.
+//! systemd-networkd ([`networkd`]) and `NetworkManager` ([`networkmanager`]), with their own rules, and for those that
+//! one setting tells what to leave alone ([`Spares`]), down to the line that is at fault.
 
 mod files;
 pub mod finding;
@@ -10,6 +10,7 @@ mod folders;
 mod ini;
 pub mod networkd;
 pub mod networkmanager;
+mod spares;
 
 use std::sync::LazyLock;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 pub use files::{FileFix, FileState, WriteError};
 pub use finding::{Advice, Effect, Finding, Level, Place};
+pub use spares::{Names, Spares};
 
 use crate::model::{ActorClass, record::ActorRecord};
 
@@ -57,6 +59,8 @@ pub struct Program {
     /// What to write into which files.
     #[serde(default)]
     pub files: Vec<FileLines>,
+    /// The one setting by which it leaves links alone, where that is all there is to it.
+    pub spares: Option<Spares>,
     /// How far that goes.
     pub note: String,
     /// How it is known.

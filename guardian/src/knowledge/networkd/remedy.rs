@@ -104,7 +104,7 @@ fn of_uplinks<'c>(
         }
         files.push(network);
         let keep = network.setting("Network", "KeepConfiguration");
-        let keeps = keep.as_ref().is_some_and(|said| said.value == "yes");
+        let keeps = keep.as_ref().is_some_and(|said| super::boolean(&said.value) == Some(true));
         let static_only = keep.as_ref().is_some_and(|said| said.value == "static") && !uses_dhcp(network);
         if keeps || static_only {
             advice.findings.push(Finding::ok(format!("{} keeps its addresses over a restart", link.name)));
@@ -119,7 +119,10 @@ fn of_uplinks<'c>(
                 .at(place),
             );
         }
-        let carrier = network.setting("Network", "IgnoreCarrierLoss");
+        // The one is the default of the other (`network_verify` in `src/network/networkd-network.c`).
+        let carrier = ["IgnoreCarrierLoss", "ConfigureWithoutCarrier"]
+            .into_iter()
+            .find_map(|key| network.setting("Network", key).filter(|said| !said.value.is_empty()));
         // A time is enough for a short loss.
         if carrier.as_ref().is_none_or(|said| super::boolean(&said.value) == Some(false)) {
             let place = carrier.and_then(|said| said.place).or_else(|| network.match_line());
@@ -136,7 +139,8 @@ fn of_uplinks<'c>(
 }
 
 fn uses_dhcp(network: &NetworkFile) -> bool {
-    network.setting("Network", "DHCP").is_some_and(|said| super::boolean(&said.value) != Some(false))
+    let off = |value: &str| value.is_empty() || value == "none" || super::boolean(value) == Some(false);
+    network.setting("Network", "DHCP").is_some_and(|said| !off(&said.value))
 }
 
 fn switches(configuration: &Configuration, version: u32, advice: &mut Advice) {

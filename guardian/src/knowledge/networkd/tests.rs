@@ -195,3 +195,31 @@ fn what_systemd_skips_is_skipped() {
     ]);
     assert_eq!(of(root.path(), &eth0()).as_deref(), Some("/etc/systemd/network/20-eth.network"));
 }
+
+/// The words that systemd takes for the same thing are the same thing.
+#[test]
+fn settings_that_hold_by_other_words() {
+    let wrong = |network: &str| {
+        let text = format!("[Match]\nName=eth0\n[Network]\n{network}");
+        let root = node(&[("/etc/systemd/network/10-eth.network", &text)]);
+        let configuration = Configuration::read(root.path()).unwrap();
+        let advice = advise(&configuration, root.path(), 252, &[eth0()], &[], &[]);
+        let of_link = advice.findings.iter().filter(|finding| finding.what.starts_with("eth0"));
+        of_link.filter(|finding| finding.level == Level::Wrong).count()
+    };
+    for right in [
+        "DHCP=yes\nKeepConfiguration=true\nIgnoreCarrierLoss=1\n",
+        "KeepConfiguration=on\nConfigureWithoutCarrier=yes\n",
+        "DHCP=none\nKeepConfiguration=static\nIgnoreCarrierLoss=10s\n",
+        "DHCP=\nKeepConfiguration=static\nConfigureWithoutCarrier=yes\nIgnoreCarrierLoss=\n",
+    ] {
+        assert_eq!(wrong(right), 0, "{right}");
+    }
+    for bad in [
+        "DHCP=ipv4\nKeepConfiguration=static\n",
+        "DHCP=yes\n",
+        "KeepConfiguration=no\nConfigureWithoutCarrier=yes\nIgnoreCarrierLoss=no\n",
+    ] {
+        assert_eq!(wrong(bad), 2, "{bad}");
+    }
+}
