@@ -5,6 +5,7 @@
 //! born into it, and it goes away with the last of them: there is nothing to clean up.
 
 mod actor;
+mod browser;
 mod event;
 mod guardian;
 mod http;
@@ -18,6 +19,7 @@ pub mod icmp6;
 pub mod netlink;
 
 pub use actor::Actor;
+pub use browser::Browser;
 pub use event::Event;
 pub use guardian::{Guardian, Launch, Metrics, binary};
 pub use namespace::{Lab, NODE, PEER, TUNNEL};

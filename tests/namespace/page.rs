@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Guardian, Lab, tethered, wait_for};
+use lab::{Browser, Guardian, Lab, tethered, wait_for};
 
 /// Three actors, each with something of its own; the pauses make them three incidents.
 fn three_incidents(lab: &Lab) -> Result<Guardian> {
@@ -78,35 +78,6 @@ fn the_page_in_a_browser() -> Result<()> {
     assert!(at("ip -batch")? < at("kube-bridge type bridge")?, "newest first");
     assert!(at("kube-bridge type bridge")? < at("ip route flush proto 17")?, "newest first");
 
-    // Without script: all but the words of the script. The browser dumps by script, so it cannot be switched off.
-    let (_, body) = guardian.get("/")?;
-    let (page, _) = body.split_once("<script").context("a script")?;
-    let file = lab.dir().join("page.html");
-    fs::write(&file, page)?;
-    let without = text(&["--dump-dom", &format!("file://{}", file.display())])?;
-    assert_eq!(without.matches("<details").count(), 3, "{without}");
-    assert!(!without.contains("refreshes by itself") && without.contains(">refresh</a>"), "{without}");
-
-    // In a frame that may run no script: the words of the script are missing, and the rest is where it was.
-    let dir = pictures(&lab);
-    fs::write(&file, &body)?;
-    let framed = |name: &str, sandbox: &str| -> Result<Vec<u8>> {
-        let frame = lab.dir().join("frame.html");
-        let html = format!("<iframe width=1240 height=900 sandbox='{sandbox}' src='page.html'></iframe>");
-        fs::write(&frame, html)?;
-        let path = dir.join(name);
-        let screenshot = format!("--screenshot={}", path.display());
-        let url = format!("file://{}", frame.display());
-        chromium(
-            &lab,
-            &[&screenshot, "--window-size=1280,1000", "--disable-features=IsolateSandboxedIframes", &url],
-        )?;
-        Ok(fs::read(path)?)
-    };
-    let (on, off) = (framed("page-scripted.png", "allow-scripts")?, framed("page-scriptless.png", "")?);
-    assert_ne!(on, off, "the script has run where it may not");
-    assert!(on.len().abs_diff(off.len()) < on.len() / 10, "{} and {} bytes", on.len(), off.len());
-
     // A plain form filters.
     let some = text(&["--dump-dom", &format!("{url}?actor=&object=kube-bridge")])?;
     assert_eq!(some.matches("<details").count(), 1, "{some}");
@@ -116,6 +87,8 @@ fn the_page_in_a_browser() -> Result<()> {
     // a copy from the file system, which has no policy, with everything unfolded.
     let probe = "<script>for(const d of document.querySelectorAll('details'))d.open=true;\
                  document.title='width '+document.documentElement.scrollWidth</script></body>";
+    let (_, body) = guardian.get("/")?;
+    let file = lab.dir().join("page.html");
     fs::write(&file, body.replace("</body>", probe))?;
     let frame = lab.dir().join("frame.html");
     fs::write(
@@ -131,6 +104,7 @@ fn the_page_in_a_browser() -> Result<()> {
     ])?;
     assert!(narrow.contains("<title>is width 360</title>"), "{narrow}");
 
+    let dir = pictures(&lab);
     picture(&lab, &dir.join("page-light.png"), "1280,1000", &[])?;
     picture(&lab, &dir.join("page-dark.png"), "1280,1000", &["--blink-settings=preferredColorScheme=0"])?;
     let pixels = [fs::read(dir.join("page-light.png"))?, fs::read(dir.join("page-dark.png"))?];
@@ -147,6 +121,53 @@ fn the_page_in_a_browser() -> Result<()> {
         of_file("page-unfolded.png", "1280,1500")?;
         of_file("page-phone.png", "500,1800")?;
     }
+    Ok(())
+}
+
+const DETAILS: &str = "document.querySelectorAll('details').length";
+const OPEN: &str = "[...document.querySelectorAll('details[open]')].map(d => d.innerText).join()";
+
+/// What is new appears by itself, and what was unfolded stays so.
+#[test]
+fn the_page_refreshes_by_itself() -> Result<()> {
+    let lab = Lab::node()?;
+    let guardian = three_incidents(&lab)?;
+    let mut browser = Browser::start(&lab)?;
+    browser.go("http://127.0.0.1:10953/")?;
+    assert_eq!(browser.number(DETAILS)?, 3);
+    browser.value("document.querySelectorAll('summary')[1].click()")?;
+    let open = browser.value(OPEN)?;
+    assert!(open.as_str().is_some_and(|text| text.contains("kube-bridge")), "{open}");
+    ensure!(
+        Command::new(lab.copy("ip", "late")?).args(["route", "del", "10.244.2.0/24"]).status()?.success()
+    );
+    wait_for("the page to show a fourth", Duration::from_secs(20), || Ok(browser.number(DETAILS)? == 4))?;
+    assert!(browser.value("document.querySelector('summary').innerText")?.to_string().contains("late["));
+    assert_eq!(browser.value(OPEN)?, open, "what was unfolded, and that alone");
+    // An end of the guardian is no end of what is shown.
+    guardian.stop()?;
+    wait_for("the page to say so", Duration::from_secs(20), || {
+        Ok(browser.value("document.getElementById('live').innerText")?.to_string().contains("no answer"))
+    })?;
+    assert_eq!(browser.number(DETAILS)?, 4);
+    Ok(())
+}
+
+/// All is there but what the script would say and do.
+#[test]
+fn the_page_without_scripts() -> Result<()> {
+    let lab = Lab::node()?;
+    let _guardian = three_incidents(&lab)?;
+    let mut browser = Browser::start(&lab)?;
+    browser.scripts(false)?;
+    browser.go("http://127.0.0.1:10953/")?;
+    assert_eq!(browser.number(DETAILS)?, 3);
+    let live = browser.value("document.getElementById('live').innerText")?;
+    assert_eq!(live, "refresh", "the words of the script, or none");
+    browser.value("document.querySelector('summary').click()")?;
+    assert!(browser.value(OPEN)?.to_string().contains("ip -batch"), "it unfolds");
+    browser.go("http://127.0.0.1:10953/?actor=&object=kube-bridge")?;
+    assert_eq!(browser.number(DETAILS)?, 1);
     Ok(())
 }
 
