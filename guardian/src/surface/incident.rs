@@ -4,7 +4,7 @@
 //! the journal, in one pass and in bounded memory.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     io,
     path::Path,
     sync::Arc,
@@ -24,6 +24,12 @@ const NAMED: usize = 3;
 
 /// Changes that are kept while a journal is read, some 100 bytes each; the oldest incidents make room.
 const CHANGES: usize = 50_000;
+
+/// The newest incidents, which a later change may make such as are asked for. Of those before them only such are kept.
+const FRESH: usize = 1_024;
+
+/// Incidents that were let go of and are remembered, so that a later word on one does not begin another.
+const GONE: usize = 16_384;
 
 /// Actors whose earlier incidents are counted.
 const ACTORS: usize = 4_096;
@@ -150,12 +156,14 @@ struct Gathering {
     query: Query,
     most: usize,
     bursts: HashMap<String, Burst>,
-    order: VecDeque<String>,
+    /// The newest incidents, the oldest first.
+    fresh: VecDeque<String>,
+    /// Those before them that are asked for.
+    kept: VecDeque<String>,
     facts: usize,
     /// How many incidents an actor has had, and when the last one began.
     actors: HashMap<String, (u64, String)>,
-    /// The id of the newest incident that was let go of.
-    gone: Option<String>,
+    gone: Gone,
     left_out: u64,
 }
 
@@ -165,10 +173,11 @@ impl Gathering {
             query,
             most,
             bursts: HashMap::new(),
-            order: VecDeque::new(),
+            fresh: VecDeque::new(),
+            kept: VecDeque::new(),
             facts: 0,
             actors: HashMap::new(),
-            gone: None,
+            gone: Gone::default(),
             left_out: 0,
         }
     }
@@ -181,7 +190,7 @@ impl Gathering {
         let wanted = self.query.matches(&event);
         if !self.bursts.contains_key(&event.incident) {
             // A later word on a change of an incident that was let go of.
-            if self.gone.as_ref().is_some_and(|gone| *gone >= event.incident) {
+            if self.gone.has(&event.incident) {
                 return;
             }
             self.begin(&event);
@@ -207,8 +216,9 @@ impl Gathering {
         if event.id == burst.head.id || event.tells_more_than(&burst.head) {
             burst.head = event;
         }
-        while self.facts > CHANGES && self.order.len() > 1 {
-            self.drop_oldest();
+        while self.facts > CHANGES && self.kept.len() + self.fresh.len() > 1 {
+            let oldest = self.kept.pop_front().or_else(|| self.fresh.pop_front());
+            self.let_go(oldest);
         }
     }
 
@@ -232,20 +242,34 @@ impl Gathering {
             previous,
         };
         self.bursts.insert(event.incident.clone(), burst);
-        self.order.push_back(event.incident.clone());
+        self.fresh.push_back(event.incident.clone());
+        if self.fresh.len() > FRESH
+            && let Some(id) = self.fresh.pop_front()
+        {
+            if !self.bursts.get(&id).is_some_and(|burst| burst.wanted) {
+                self.let_go(Some(id));
+                return;
+            }
+            self.kept.push_back(id);
+            if self.kept.len() > self.most {
+                let oldest = self.kept.pop_front();
+                self.let_go(oldest);
+            }
+        }
     }
 
-    fn drop_oldest(&mut self) {
-        let Some(id) = self.order.pop_front() else { return };
-        let Some(burst) = self.bursts.remove(&id) else { return };
-        self.gone = self.gone.take().max(Some(id));
+    fn let_go(&mut self, id: Option<String>) {
+        let Some((id, burst)) = id.and_then(|id| self.bursts.remove(&id).map(|burst| (id, burst))) else {
+            return;
+        };
         self.facts -= burst.facts.len();
-        self.left_out += u64::from(burst.wanted);
+        self.left_out += u64::from(burst.wanted && self.query.last.is_none());
+        self.gone.add(&id);
     }
 
     fn finish(mut self) -> Found {
         let mut incidents = VecDeque::new();
-        while let Some(id) = self.order.pop_back() {
+        while let Some(id) = self.fresh.pop_back().or_else(|| self.kept.pop_back()) {
             let Some(burst) = self.bursts.remove(&id) else { continue };
             if !burst.wanted {
                 continue;
@@ -257,6 +281,32 @@ impl Gathering {
             }
         }
         Found { incidents: incidents.into(), torn: 0, left_out: self.left_out }
+    }
+}
+
+/// Incidents that were let go of, the newest of them. Not by their place in time: a clock that was set back gives new
+/// ones earlier ids.
+#[derive(Default)]
+struct Gone {
+    ids: HashSet<u128>,
+    order: VecDeque<u128>,
+}
+
+impl Gone {
+    fn add(&mut self, id: &str) {
+        let Ok(ulid::Ulid(id)) = id.parse() else { return };
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > GONE
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    fn has(&self, id: &str) -> bool {
+        id.parse().is_ok_and(|ulid::Ulid(id)| self.ids.contains(&id))
     }
 }
 

@@ -111,6 +111,45 @@ fn the_last_ones_are_kept_and_the_rest_is_counted() {
     assert_eq!(last.incidents[0].before, 4);
 }
 
+/// Incidents of one change each, as numbered.
+fn each(numbers: impl IntoIterator<Item = u64>) -> impl Iterator<Item = EventRecord> {
+    numbers.into_iter().map(|n| change(n, n, 0, Some(1)))
+}
+
+#[test]
+fn a_clock_that_was_set_back_hides_nothing() {
+    let late = 10_000_000;
+    let crowd = late..late + FRESH as u64 + 200;
+    let before = each(crowd);
+    let found = gathered(before.chain(each(1..=3)), Query::default());
+    let ids: Vec<&str> = found.incidents.iter().rev().take(3).map(|incident| incident.id.as_str()).collect();
+    let expected: Vec<String> = each([3, 2, 1]).map(|event| event.incident).collect();
+    assert_eq!(ids, expected);
+}
+
+#[test]
+fn what_is_kept_of_many_incidents_is_bounded() {
+    let crowd = CHANGES as u64 / 2;
+    let mut all = Gathering::new(Query::default(), 100);
+    each(1..=crowd).for_each(|event| all.push(event));
+    assert!(all.bursts.len() <= FRESH + 100, "{}", all.bursts.len());
+    // A later word on one that was let go of begins no other.
+    all.push(change(crowd - 2_000, crowd - 2_000, 0, Some(9)));
+    let found = all.finish();
+    assert_eq!((found.incidents.len() as u64, found.left_out), (100, crowd - 100));
+    assert_eq!(found.incidents[99].before, crowd - 1);
+}
+
+#[test]
+fn what_is_asked_for_is_found_behind_many_others() {
+    let wanted = by_script(change(7, 7, 0, Some(1)));
+    let others = each(100..100 + 3 * FRESH as u64);
+    let query = Query { actor: Some("cron.service".into()), ..Query::default() };
+    let found = gathered([wanted.clone()].into_iter().chain(others), query.clone());
+    assert!(query.matches(&wanted));
+    assert_eq!((found.incidents.len(), found.left_out), (1, 0));
+}
+
 proptest! {
     #[test]
     fn the_union_is_what_is_covered(intervals in prop::collection::vec((0_i64..60, 0_i64..20), 0..12)) {

@@ -60,11 +60,8 @@ fn root_of_a_user_namespace() -> Result<()> {
     })?;
     let net = std::fs::File::open(namespace("net"))?;
     // SAFETY: a namespace descriptor that is open; only this thread moves.
-    ensure!(
-        unsafe { libc::setns(net.as_raw_fd(), libc::CLONE_NEWNET) } == 0,
-        "{}",
-        std::io::Error::last_os_error()
-    );
+    let moved = unsafe { libc::setns(net.as_raw_fd(), libc::CLONE_NEWNET) };
+    ensure!(moved == 0, "{}", std::io::Error::last_os_error());
     lab.ip("link set lo up")?;
     lab.links()?;
     lab.kube_routes()?;
