@@ -322,7 +322,7 @@ fn storm(words: &[OsString]) -> Result<()> {
 /// `forks PROCESSES`: children that execute nothing, some at once, each of which takes one route away. Prints a line for
 /// each: its process id and the address.
 fn forks(processes: u32) -> Result<()> {
-    const TOGETHER: usize = 4;
+    const TOGETHER: usize = 16;
     let mut running = VecDeque::new();
     for n in 0..processes {
         if running.len() >= TOGETHER {
