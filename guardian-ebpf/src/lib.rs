@@ -198,6 +198,19 @@ pub const fn lookup_key(family: u32, table: u32, address: [u32; 4]) -> [u32; LOO
     [family, table, address[0], address[1], address[2], address[3]]
 }
 
+/// The bytes of the kernel's words for a refusal that are kept, with the terminator; its longest constant is shorter.
+pub const WORDS_MAX: usize = 160;
+
+/// The kernel's last words for refusing a netlink request of the daemon; the map `WORDS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Words {
+    /// When they were said: `CLOCK_MONOTONIC`, in nanoseconds; 0 where never.
+    pub at: u64,
+    /// The words, ended by a zero byte.
+    pub text: [u8; WORDS_MAX],
+}
+
 /// How the tap learns who `current` is; the global `IDENTITY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -7,8 +7,13 @@ mod sensor_lab;
 
 use std::{collections::BTreeSet, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
-use route_guardian::sensor::{KernelScope, Lost, Options, SensorStatus};
-use sensor_lab::{ADD, DEL, Lab, client, in_namespace, ip, netlink, run, self_as};
+use route_guardian::{
+    core::plan::{Action, Applied},
+    model::{Attribute, Leg, Route, RouteKey, Stamp, route::rt},
+    netlink::Executor,
+    sensor::{KernelScope, Lost, Options, SensorStatus},
+};
+use sensor_lab::{ADD, DEL, Lab, client, in_namespace, ip, netlink, now, run, self_as};
 
 const TEN: u8 = 10;
 
@@ -351,7 +356,10 @@ fn every_sensor_works_here() {
         let lab = Lab::open_with(&Options { debug: true, ..sensor_lab::everything() });
         let status = lab.sensors.status();
         let names: Vec<_> = status.iter().map(|sensor| sensor.name).collect();
-        assert_eq!(names, ["tap", "identity", "interrupt", "fork", "exec", "exit", "processes", "lookups"]);
+        assert_eq!(
+            names,
+            ["tap", "identity", "interrupt", "fork", "exec", "exit", "extack", "processes", "lookups"]
+        );
         // Of lookups it says when they are counted.
         let fine = |sensor: &SensorStatus| sensor.why.is_none() || sensor.name == "lookups";
         assert!(status.iter().all(|sensor| sensor.attached && fine(sensor)), "{status:?}");
@@ -359,6 +367,45 @@ fn every_sensor_works_here() {
             lab.sensors.process(std::process::id()).unwrap().exe.as_deref(),
             Path::new("/proc/self/exe").read_link().unwrap().to_str()
         );
+    });
+}
+
+/// The kernel says why it refuses something to this process, and not what it says to others.
+#[test]
+fn the_kernels_words_for_a_refusal() {
+    in_namespace(|| {
+        let lab = Lab::open();
+        let refused = Route {
+            key: RouteKey {
+                table: rt::TABLE_MAIN,
+                dst: "10.77.0.0/16".parse().unwrap(),
+                src: None,
+                tos: 0,
+                metric: 0,
+            },
+            protocol: 17,
+            scope: rt::SCOPE_UNIVERSE,
+            kind: rt::RTN_UNICAST,
+            flags: 0,
+            expires: false,
+            legs: vec![Leg {
+                oif: 0,
+                attributes: vec![Attribute { kind: rt::RTA_GATEWAY, value: [192, 0, 2, 1].into() }],
+                ..Leg::default()
+            }],
+            attributes: vec![],
+        };
+        let by_another =
+            Command::new("ip").args(["route", "add", "10.77.0.0/16", "via", "192.0.2.1"]).output();
+        assert!(!by_another.unwrap().status.success());
+        assert_eq!(lab.sensors.words(Stamp(0)), None, "said to somebody else");
+        let before = now();
+        let applied = Executor::open().unwrap().apply(&[Action::Add(refused.into())]);
+        let [Applied::Refused { message: Some(message), .. }] = applied.as_slice() else {
+            panic!("{applied:?}")
+        };
+        assert_eq!(lab.sensors.words(before).as_ref(), Some(message));
+        assert_eq!(lab.sensors.words(now()), None, "nothing since");
     });
 }
 

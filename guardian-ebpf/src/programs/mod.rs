@@ -1,5 +1,6 @@
 //! The programs by subject, and the maps and globals they share.
 
+mod extack;
 mod lifecycle;
 mod lookups;
 mod path;
@@ -15,7 +16,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, RingBuf},
 };
 use core::arch::asm;
-use route_guardian_ebpf::{LOOKUP_KEY, LOST_KINDS, ProcessRecord, WATCHED_ROUTES, Whoami};
+use route_guardian_ebpf::{LOOKUP_KEY, LOST_KINDS, ProcessRecord, WATCHED_ROUTES, Whoami, Words};
 
 /// The one stream of records to the daemon: one order for messages, processes and exits. The size is set
 /// at load.
@@ -48,6 +49,10 @@ static SCOPE_TABLES: HashMap<u32, u8> = HashMap::with_max_entries(65536, BPF_F_N
 /// Who the daemon is, as `whoami` found it.
 #[map]
 static SELF: Array<Whoami> = Array::with_max_entries(1, 0);
+
+/// The kernel's last words for refusing something to the daemon.
+#[map]
+static WORDS: Array<Words> = Array::with_max_entries(1, 0);
 
 /// The guarded routes that are missing, by `lookup_key` and length, and how many lookups would have taken them.
 #[map]

@@ -248,8 +248,10 @@ impl Guard {
             return false;
         }
         let sent = clock::now();
-        let results = self.executor.apply(&actions);
-        self.core.applied(results, sent, clock::now());
+        let mut results = self.executor.apply(&actions);
+        let done = clock::now();
+        self.source.complete(&mut results, sent);
+        self.core.applied(results, sent, done);
         self.later.touch(clock::now());
         true
     }

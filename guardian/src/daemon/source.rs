@@ -7,6 +7,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::clock;
 use crate::{
     attribution::{Comm, KernelWork, TaskFacts},
+    core::plan::Applied,
     model::{Notice, Object, Process, ProcessId, Stamp, route::rt},
     netlink::{DecodeError, Listener, Received, decode, frames},
     sensor::{Lookups, Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
@@ -82,6 +83,19 @@ impl Source {
         match self {
             Self::Tap { sensors, .. } => sensors.get_mut().lookups(),
             Self::Plain(_) => None,
+        }
+    }
+
+    /// Gives a refusal that came without the kernel's words those that the sensor has heard since the requests were
+    /// sent; where there are several it is not known whose they are.
+    pub fn complete(&self, results: &mut [Applied], since: Stamp) {
+        let Self::Tap { sensors, .. } = self else { return };
+        let mut silent = results.iter_mut().filter_map(|result| match result {
+            Applied::Refused { message, .. } if message.is_none() => Some(message),
+            _ => None,
+        });
+        if let (Some(message), None) = (silent.next(), silent.next()) {
+            *message = sensors.get_ref().words(since);
         }
     }
 

@@ -10,7 +10,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use route_guardian_ebpf::{
     COARSE_NS, CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Identity, ProcessRecord, TASK_KNOWN,
-    Whoami,
+    Whoami, Words,
 };
 
 use crate::procfs;
@@ -39,6 +39,13 @@ pub type Logger = EbpfLogger<&'static dyn log::Log>;
 pub struct Record(pub ProcessRecord);
 // SAFETY: integers and arrays of them, without padding.
 unsafe impl aya::Pod for Record {}
+
+/// The kernel's [`Words`] as a map's value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct LastWords(pub Words);
+// SAFETY: integers and arrays of them, without padding.
+unsafe impl aya::Pod for LastWords {}
 
 /// A [`Whoami`] as a map's value.
 #[derive(Clone, Copy)]
@@ -153,6 +160,7 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
             ("fork", "process_fork", "sched_process_fork"),
             ("exec", "process_exec", "sched_process_exec"),
             ("exit", "process_exit", "sched_process_exit"),
+            ("extack", "extack", "netlink_extack"),
         ] {
             let why = trace(&mut ebpf, program, tracepoint).err().map(|error| chain(&error));
             status.push(SensorStatus { name, attached: why.is_none(), why });
@@ -161,7 +169,7 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
         status.push(SensorStatus { name: "processes", attached: why.is_none(), why });
         status.push(lookups_status(&mut ebpf, offsets));
     } else {
-        for name in ["interrupt", "fork", "exec", "exit", "processes", "lookups"] {
+        for name in ["interrupt", "fork", "exec", "exit", "extack", "processes", "lookups"] {
             let why = Some("the task cannot be read on this kernel, see identity".to_owned());
             status.push(SensorStatus { name, attached: false, why });
         }

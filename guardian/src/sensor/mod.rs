@@ -28,7 +28,7 @@ pub use btf::BtfError;
 pub use lookups::{Lookup, Lookups, Switch};
 
 use crate::model::{Process, ProcessId, Stamp};
-use load::{Loaded, Record};
+use load::{LastWords, Loaded, Record};
 
 /// Which routes the kernel side lets pass, besides those on links that [`Sensors::set_links`] does not rule out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub struct Lost {
 /// The state of one sensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SensorStatus {
-    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit`, `processes` or `lookups`.
+    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit`, `extack`, `processes` or `lookups`.
     pub name: &'static str,
     /// Whether it works.
     pub attached: bool,
@@ -168,6 +168,7 @@ pub struct Sensors {
     told_full: bool,
     processes: HashMap<MapData, u32, Record>,
     lost: Array<MapData, u64>,
+    words: Array<MapData, LastWords>,
     overruns: AtomicU64,
     logger: Option<load::Logger>,
     status: Vec<SensorStatus>,
@@ -191,6 +192,7 @@ impl Sensors {
         let links = HashMap::try_from(take(OUTSIDE_LINKS)?).map_err(broken(OUTSIDE_LINKS))?;
         let processes = HashMap::try_from(take("PROCESSES")?).map_err(broken("PROCESSES"))?;
         let lost = Array::try_from(take("LOST")?).map_err(broken("LOST"))?;
+        let words = Array::try_from(take("WORDS")?).map_err(broken("WORDS"))?;
         let ebpf = Arc::new(Mutex::new(ebpf));
         let counts = status.iter().any(|sensor| sensor.name == "lookups" && sensor.attached);
         Ok(Self {
@@ -200,6 +202,7 @@ impl Sensors {
             told_full: false,
             processes,
             lost,
+            words,
             overruns: AtomicU64::new(0),
             logger,
             status,
@@ -278,6 +281,13 @@ impl Sensors {
             exits: count(LOST_EXITS),
             truncated: count(LOST_TRUNCATED),
         }
+    }
+
+    /// The kernel's words for refusing the last request of this process, if it has said any since: for an
+    /// acknowledgement that was lost or says nothing.
+    pub fn words(&self, since: Stamp) -> Option<String> {
+        let LastWords(words) = self.words.get(&0, 0).ok()?;
+        (words.at >= since.0).then(|| ring::words(&words.text)).filter(|text| !text.is_empty())
     }
 
     /// The counters of lookups, where they can be had.

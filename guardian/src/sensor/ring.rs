@@ -114,6 +114,11 @@ pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
     bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|byte| *byte == 0).map(text).collect()
 }
 
+/// The kernel's words, up to their terminator.
+pub(super) fn words(bytes: &[u8]) -> String {
+    text(until_nul(bytes))
+}
+
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or(bytes)
 }
