@@ -119,7 +119,7 @@ impl Core {
                 self.notice(now, notice, &Who { at, port, actor, origin, verdict, own: false });
             }
             Input::Own { at, notice } => {
-                let who = self.consequence(at);
+                let who = self.behind(at, &notice);
                 self.notice(now, notice, &who);
             }
             Input::Owner { alive, since } => self.owner_is(now, alive, since),

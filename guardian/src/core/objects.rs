@@ -205,7 +205,7 @@ impl Core {
             }
         };
         entry.told = who.at;
-        let own = entry.is_added_by(&who.actor);
+        let own = !who.own && entry.is_added_by(&who.actor);
         if who.verdict == Verdict::Owner || own {
             if entry.wrote.is_some_and(|wrote| wrote.is_around(who.at)) {
                 entry.doubt = true;

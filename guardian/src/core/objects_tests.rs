@@ -177,6 +177,30 @@ fn what_the_kernel_makes_besides_goes_even_if_somebody_else_restores() {
     assert_eq!(stage.write(), [Action::Remove(kernels.into())]);
 }
 
+/// An address whose label was changed is taken away to be added again: the route that the kernel drops with it is put
+/// down to who changed the label.
+#[test]
+fn what_falls_with_an_address_that_we_take_away_is_put_down_to_who_made_that_necessary() {
+    let labelled = |label: &str| {
+        let label = Attribute { kind: ifa::LABEL, value: label.as_bytes().into() };
+        Address { attributes: vec![label], ..address("10.96.0.10", TUN, 32) }
+    };
+    let local = route("10.96.0.10/32", TUN);
+    let mut objects = node();
+    objects.extend([labelled("tun-a").into(), local.clone().into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    stage.tell(set(labelled("other:2")), &ip, Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(labelled("other:2").into())]);
+    stage.own(gone(local.clone()));
+    assert_eq!(stage.write(), [Action::Add(labelled("tun-a").into())]);
+    stage.own(set(local));
+    let told = stage.reports.iter().find(|report| report.object.route().is_some()).expect("the route");
+    assert_eq!((told.verdict, told.cause), (Verdict::Foreign, Cause::AddressRemoved), "{told:?}");
+    assert!(Arc::ptr_eq(&told.actor, &ip) && told.outcome == Outcome::Restored, "{told:?}");
+    assert!(stage.write().is_empty() && stage.core.missing().is_empty());
+}
+
 /// A group that has lost one member goes with the other in silence, and so does its route.
 #[test]
 fn the_route_of_a_group_of_one_goes_with_its_last_member() {

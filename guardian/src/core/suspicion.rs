@@ -18,7 +18,7 @@ use super::{
     rib::{Loss, Phase},
 };
 use crate::model::{
-    Actor, AddressKey, Key, Object, Stamp,
+    Actor, AddressKey, Key, Notice, Object, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -163,6 +163,23 @@ impl Core {
     pub(super) fn consequence_of(&self, object: &Object, who: &Who) -> Option<Cause> {
         let of = |s: &&Suspicion| s.who.actor == who.actor && s.subject.concerns(object);
         (who.port == 0).then(|| self.suspicions.iter().rev().find(of).map(|s| s.cause)).flatten()
+    }
+
+    /// Who is behind what our own write has brought about: whoever made it necessary to take away what the object
+    /// depends on, if that is what has happened.
+    pub(super) fn behind(&self, at: Stamp, notice: &Notice) -> Who {
+        let consequence = self.consequence(at);
+        let Notice::Gone { object } = notice else { return consequence };
+        let of = |s: &&Suspicion| {
+            // What the owner does is never ours to make up for.
+            s.who.verdict != Verdict::Owner
+                && matches!(s.subject, Subject::Address(_))
+                && s.subject.concerns(object)
+        };
+        match self.suspicions.iter().rev().find(of) {
+            Some(suspicion) => Who { at, own: true, ..suspicion.who.clone() },
+            None => consequence,
+        }
     }
 
     /// Compares what is known with what the kernel holds.
