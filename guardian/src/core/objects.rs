@@ -89,7 +89,8 @@ impl Core {
         entry.doubt |= doubt;
         let observed = &entry.observed;
         entry.surplus.take_if(|surplus| *surplus == object || !observed.contains(surplus));
-        if who.own && !entry.desired.is_empty() && !entry.desired.contains(&object) {
+        let apart = entry.desired.iter().all(|o| stands_on_another_link(o, &object));
+        if who.own && !apart && !entry.desired.contains(&object) {
             // The kernel has made it besides what there was: its own local route next to the owner's.
             entry.surplus = Some(Arc::clone(&object));
         }

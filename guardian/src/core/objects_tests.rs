@@ -432,3 +432,30 @@ fn a_route_set_in_place_of_one_that_went_silently_is_undone() {
     stage.core.step(ended, Input::Dump(dump(started, ended, &held)));
     assert_eq!(stage.write(), [Action::Replace(ours.into())]);
 }
+
+/// Links have a multicast route each, of one key: what stands on a link that is not guarded has replaced nothing, and is
+/// not replaced either, as the kernel takes the first of the key for that.
+#[test]
+fn the_multicast_route_of_a_link_comes_back_beside_those_of_others() {
+    let multicast = |oif| {
+        let mut route = route("ff00::/8", oif);
+        (route.key.table, route.key.metric) = (rt::TABLE_LOCAL, 256);
+        (route.kind, route.protocol) = (rt::RTN_MULTICAST, rt::PROT_KERNEL);
+        route
+    };
+    let mut objects = node();
+    objects.extend([multicast(1).into(), multicast(TUN).into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    let down = || Link { flags: 0, ..link(TUN, "tun-a") };
+    stage.tell(set(down()), &ip, Verdict::Foreign);
+    let mut held = node();
+    held.retain(|object| object.key() != Key::Link(TUN));
+    held.extend([down().into(), multicast(1).into()]);
+    let (started, ended) = (Stamp(stage.now + 1), Stamp(stage.now + 2));
+    stage.core.step(ended, Input::Dump(Dump { started, ended, objects: held }));
+    assert_eq!(stage.write(), [Action::Replace(link(TUN, "tun-a").into())]);
+    assert_eq!(stage.write(), [Action::Append(multicast(TUN).into())]);
+    let told = stage.reports.iter().find(|report| report.object.route().is_some()).expect("the route");
+    assert_eq!((told.change, told.cause), (Change::Deleted, Cause::LinkDown), "{told:?}");
+}

@@ -158,8 +158,13 @@ impl Entry {
             // What the kernel made besides, when we put something else back; or what we had put back and its owner
             // had withdrawn before our write; or what is to be written again behind another.
             let surplus = self.surplus.as_ref().filter(|surplus| self.observed.contains(surplus));
-            let withdrawn =
-                || self.observed.iter().next().filter(|_| self.desired.is_empty() && self.wrote.is_some());
+            let ours = |object: &&Arc<Object>| {
+                let apart = |ours| super::alternatives::stands_on_another_link(object, ours);
+                !self.ours.as_deref().is_some_and(apart)
+            };
+            let withdrawn = || {
+                self.observed.iter().find(ours).filter(|_| self.desired.is_empty() && self.wrote.is_some())
+            };
             let again = || self.observed.iter().next().filter(|_| self.again);
             let object = surplus.or_else(withdrawn).or_else(again)?;
             return Some(Action::Remove(Object::clone(object)));
@@ -174,7 +179,9 @@ impl Entry {
                 _ => Action::Replace(object),
             });
         };
-        let replaced = self.loss.as_ref().is_none_or(|loss| loss.change != Change::Deleted);
+        // The kernel replaces the first of the key, be that on a link which nobody guards.
+        let apart = self.observed.iter().all(|r| super::alternatives::stands_on_another_link(r, &object));
+        let replaced = !apart && self.loss.as_ref().is_none_or(|loss| loss.change != Change::Deleted);
         let others_stand = self.desired.iter().any(|r| self.observed.contains(r));
         let same_group = route.family() == Family::Inet6
             && super::alternatives::is_multipath_capable(&object)

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    alternatives::Alternatives,
+    alternatives::{Alternatives, stands_on_another_link},
     flow::{Dump, Reason},
     machine::{Core, Who},
     rib::{Loss, Phase},
@@ -336,7 +336,9 @@ impl Core {
         }
         let stands = entry.desired.iter().any(|object| entry.observed.contains(object));
         // What the kernel itself has made meanwhile, because we put something else back, has replaced nothing.
-        let by_others = |object: &Arc<Object>| entry.surplus.as_ref() != Some(object);
+        let by_others = |object: &Arc<Object>| {
+            entry.surplus.as_ref() != Some(object) && !stands_on_another_link(object, &missing)
+        };
         let replaced = entry.observed.iter().any(by_others) && !stands;
         match suspect {
             Some(Suspicion { cause, who, .. }) if who.verdict == Verdict::Owner => {
