@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Attribute, Family, Leg, Object, Route, link::ifla, route::rt};
+use crate::model::{Attribute, Family, Leg, Link, Object, Route, address::ifa, link::ifla, route::rt};
 
 /// The objects of one key in the kernel's order; of all but routes there is one at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,11 +76,11 @@ impl Alternatives {
     }
 
     /// Takes over from `newer`, where an object there is the same in all that is guarded, what else it says: a
-    /// bridge's hardware address, the legs that a nexthop object stands for.
+    /// bridge's hardware address, the legs that a nexthop object stands for. What is to come back as it was stays.
     pub fn refresh(&mut self, newer: &Self) {
         for old in &mut self.0 {
             if let Some(new) = newer.0.iter().find(|new| new.same(old)) {
-                *old = with_address_of(old, new);
+                *old = with_what_stays_of(old, new);
             }
         }
     }
@@ -96,27 +96,33 @@ impl Alternatives {
             return;
         }
         let place = match route.family() {
-            // NLM_F_REPLACE takes the first of the key (`fa_first`).
-            Family::Inet => (replaced && !self.0.is_empty()).then_some(0),
-            // An IPv6 message about a multipath route names all its legs. A replace takes the first that
-            // is as capable of multipath as the new one, else the first of the metric.
-            Family::Inet6 => {
-                let alike =
-                    self.0.iter().position(|o| is_multipath_capable(o) == is_multipath_capable(&object));
-                if replaced {
-                    alike.or((!self.0.is_empty()).then_some(0))
-                } else if is_multipath_capable(&object) {
-                    alike
-                } else {
-                    None
-                }
-            }
+            _ if replaced => self.place_of_replaced(&object),
+            // An IPv6 message about a multipath route names all its legs.
+            Family::Inet6 if is_multipath_capable(&object) => self.place_of_alike(&object),
+            _ => None,
         };
         match place.and_then(|index| self.0.get_mut(index)) {
             Some(old) => *old = object,
             None if route.family() == Family::Inet && !appended => self.0.insert(0, object),
             None => self.0.push(object),
         }
+    }
+
+    /// The route that the kernel takes away for `object`, asked for with `NLM_F_REPLACE`.
+    pub fn replaced_by(&self, object: &Object) -> Option<&Arc<Object>> {
+        self.place_of_replaced(object).and_then(|place| self.0.get(place))
+    }
+
+    /// Of IPv4 the first of the key (`fa_first`); of IPv6 the first that is as capable of multipath as the new one, else
+    /// the first of the metric.
+    fn place_of_replaced(&self, object: &Object) -> Option<usize> {
+        let alike =
+            self.place_of_alike(object).filter(|_| object.route().map(Route::family) == Some(Family::Inet6));
+        alike.or((!self.0.is_empty()).then_some(0))
+    }
+
+    fn place_of_alike(&self, object: &Object) -> Option<usize> {
+        self.0.iter().position(|o| is_multipath_capable(o) == is_multipath_capable(object))
     }
 
     /// `RTM_DEL*`. Of an IPv6 multipath route it may name single legs.
@@ -154,17 +160,31 @@ impl Alternatives {
 }
 
 /// `new`, but for a bridge's hardware address: one that has lost its ports has lost that too, and is to come back with
-/// the one that its pods know.
-fn with_address_of(old: &Object, new: &Arc<Object>) -> Arc<Object> {
-    let (Object::Link(was), Object::Link(is)) = (old, &**new) else { return Arc::clone(new) };
-    if was.kind.as_deref() != Some("bridge") || was.attribute(ifla::ADDRESS) == is.attribute(ifla::ADDRESS) {
-        return Arc::clone(new);
+/// the one that its pods know; and but for an address's label, which the kernel numbers when a link is renamed.
+fn with_what_stays_of(old: &Object, new: &Arc<Object>) -> Arc<Object> {
+    let is_bridge = |link: &Link| link.kind.as_deref() == Some("bridge");
+    let with = |attributes: &mut Vec<Attribute>, was: &[Attribute], number: u16| {
+        attributes.retain(|attribute| attribute.number() != number);
+        attributes.extend(was.iter().find(|attribute| attribute.number() == number).cloned());
+        attributes.sort_by_key(Attribute::number);
+    };
+    let mut kept = Arc::clone(new);
+    match (old, &**new) {
+        (Object::Link(was), Object::Link(is))
+            if is_bridge(was) && was.attribute(ifla::ADDRESS) != is.attribute(ifla::ADDRESS) =>
+        {
+            if let Object::Link(link) = Arc::make_mut(&mut kept) {
+                with(&mut link.attributes, &was.attributes, ifla::ADDRESS);
+            }
+        }
+        (Object::Address(was), Object::Address(is)) if was.attributes != is.attributes => {
+            if let Object::Address(address) = Arc::make_mut(&mut kept) {
+                with(&mut address.attributes, &was.attributes, ifa::LABEL);
+            }
+        }
+        _ => {}
     }
-    let mut link = is.clone();
-    link.attributes.retain(|attribute| attribute.number() != ifla::ADDRESS);
-    link.attributes.extend(was.attribute(ifla::ADDRESS).cloned());
-    link.attributes.sort_by_key(Attribute::number);
-    Arc::new(Object::Link(link))
+    kept
 }
 
 impl FromIterator<Arc<Object>> for Alternatives {

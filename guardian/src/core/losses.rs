@@ -42,7 +42,7 @@ impl Core {
         self.forget_loss(key);
         let seq = self.next_seq();
         let incident = self.incidents.of(&who.actor, who.at, seq);
-        let there = self.rib.get(&key).and_then(|entry| entry.observed.iter().next()).cloned();
+        let there = self.rib.get(&key).and_then(|entry| entry.usurper(&object)).cloned();
         let loss = Loss {
             seq,
             now: there.filter(|_| change != Change::Deleted),

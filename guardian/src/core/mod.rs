@@ -3,6 +3,8 @@
 //! No I/O, no clock, no task: [`Core::step`] takes what happened and when, and says what is to be done.
 //! It can be replayed from a recording and tested against a model of the kernel.
 
+#[cfg(test)]
+mod addresses_tests;
 mod alternatives;
 mod damping;
 mod flow;
@@ -18,10 +20,14 @@ pub mod plan;
 mod restore;
 mod rib;
 #[cfg(test)]
+mod rivals_tests;
+#[cfg(test)]
 mod scenarios;
 mod scope;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod stage;
 mod suspicion;
 #[cfg(test)]
 mod testing;

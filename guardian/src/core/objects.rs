@@ -88,9 +88,9 @@ impl Core {
         let doubt = who.verdict == Verdict::Owner && entry.wrote.is_some_and(|wrote| wrote.is_around(who.at));
         entry.doubt |= doubt;
         let observed = &entry.observed;
-        entry.surplus.take_if(|surplus| *surplus == object || !observed.contains(surplus));
+        entry.surplus.take_if(|surplus| surplus.same(&object) || !observed.contains(surplus));
         let apart = entry.desired.iter().all(|o| stands_on_another_link(o, &object));
-        if who.own && !apart && !entry.desired.contains(&object) {
+        if who.own && key.is_route() && !apart && !entry.desired.contains(&object) {
             // The kernel has made it besides what there was: its own local route next to the owner's.
             entry.surplus = Some(Arc::clone(&object));
         }
@@ -149,7 +149,7 @@ impl Core {
             && (self.settings.mode != Mode::Observe || !is_news)
         {
             let (change, _) = changed(&loss.object, Some(&entry.observed), replaced);
-            loss.change = change;
+            (loss.change, loss.now) = (change, Some(object));
         } else if let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() {
             let (change, cause) = changed(&missing, Some(&entry.observed), replaced);
             let cause = if who.verdict == Verdict::Kernel { Cause::Kernel } else { cause };
@@ -206,6 +206,8 @@ impl Core {
             }
         };
         entry.told = who.at;
+        let observed = &entry.observed;
+        entry.surplus.take_if(|surplus| !observed.contains(surplus));
         let own = !who.own && entry.is_added_by(&who.actor);
         if who.verdict == Verdict::Owner || own {
             if entry.wrote.is_some_and(|wrote| wrote.is_around(who.at)) {

@@ -109,13 +109,14 @@ impl Core {
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 entry.surplus = None;
-                let behind = entry.loss.as_deref().map(Who::of);
+                // Who has taken it away before us is told as such, and is behind what fell with it.
+                let behind = (result == Applied::Verified).then(|| entry.loss.as_deref().map(Who::of));
                 if (entry.loss.is_some() || entry.again)
                     && entry.desired.first_missing_in(&entry.observed).is_some()
                 {
                     self.ready.push_back(key);
                 }
-                if let Key::Address(address) = key {
+                if let (Key::Address(address), Some(behind)) = (key, behind) {
                     // Routes fall with it in silence, and it was not we who made this necessary.
                     let who = behind.unwrap_or_else(|| self.consequence(wrote.sent));
                     self.suspect(
@@ -152,7 +153,9 @@ impl Core {
             }
             Applied::Differs(Some(held)) => {
                 let text = held.text(&self.links);
-                entry.observed.set(held.into(), replaced, appended);
+                let held = Arc::new(held);
+                entry.observed.set(Arc::clone(&held), replaced, appended);
+                entry.ours = Some(held);
                 entry.told = wrote.done;
                 entry.wrote = Some(wrote);
                 // An address that came after the one that was promoted in its place: first that one goes.
@@ -351,7 +354,7 @@ impl Core {
 }
 
 /// The order in which objects need each other. What is in the way goes first; then links, ports, addresses that stand
-/// otherwise than they should (a link's name is in their labels), addresses with the first of each network before the
+/// otherwise than they should, addresses with the first of each network before the
 /// others, nexthop objects before groups; local routes, without which the kernel takes none with their address as
 /// preferred source (`fib_valid_prefsrc`), what is on a link, and behind it what has a gateway there; rules last.
 fn rank(action: &Action) -> u8 {

@@ -157,14 +157,13 @@ impl Entry {
         let Some(missing) = self.desired.first_missing_in(&self.observed) else {
             // What the kernel made besides, when we put something else back; or what we had put back and its owner
             // had withdrawn before our write; or what is to be written again behind another.
-            let surplus = self.surplus.as_ref().filter(|surplus| self.observed.contains(surplus));
-            let ours = |object: &&Arc<Object>| {
-                let apart = |ours| super::alternatives::stands_on_another_link(object, ours);
-                !self.ours.as_deref().is_some_and(apart)
+            let is_surplus =
+                |surplus: &&Arc<Object>| self.observed.contains(surplus) && !self.desired.contains(surplus);
+            let surplus = self.surplus.as_ref().filter(is_surplus);
+            let is_ours = |object: &&Arc<Object>| {
+                self.ours.as_deref().is_some_and(|ours| ours.same(object) || shares_a_link(ours, object))
             };
-            let withdrawn = || {
-                self.observed.iter().find(ours).filter(|_| self.desired.is_empty() && self.wrote.is_some())
-            };
+            let withdrawn = || self.observed.iter().find(is_ours).filter(|_| self.desired.is_empty());
             let again = || self.observed.iter().next().filter(|_| self.again);
             let object = surplus.or_else(withdrawn).or_else(again)?;
             return Some(Action::Remove(Object::clone(object)));
@@ -179,24 +178,34 @@ impl Entry {
                 _ => Action::Replace(object),
             });
         };
-        // The kernel replaces the first of the key, be that on a link which nobody guards.
-        let apart = self.observed.iter().all(|r| super::alternatives::stands_on_another_link(r, &object));
-        let replaced = !apart && self.loss.as_ref().is_none_or(|loss| loss.change != Change::Deleted);
+        let replaced = self.loss.as_ref().is_none_or(|loss| loss.change != Change::Deleted);
+        let usurper = self.usurper(&object).filter(|_| replaced);
         let others_stand = self.desired.iter().any(|r| self.observed.contains(r));
         let same_group = route.family() == Family::Inet6
             && super::alternatives::is_multipath_capable(&object)
             && self.observed.iter().any(|r| super::alternatives::is_multipath_capable(r));
-        let first = |routes: &Alternatives| routes.iter().next().map(Arc::clone);
-        let was_first = first(&self.desired).is_some_and(|first| first.same(&object));
-        let is_usurped = first(&self.observed).is_some_and(|first| !self.desired.contains(&first));
-        // A multipath route that lost legs is written whole; what stands beside others goes beside them.
-        if same_group || (replaced && (!others_stand || (was_first && is_usurped))) {
-            Some(Action::Replace(object))
-        } else if was_first && route.family() == Family::Inet {
-            Some(Action::Prepend(object))
-        } else {
-            Some(Action::Append(object))
-        }
+        let was_first = self.desired.iter().next().is_some_and(|first| first.same(&object));
+        let gives_way = |usurper| self.observed.replaced_by(&object) == Some(usurper);
+        Some(match usurper {
+            // A multipath route that lost legs is written whole; what stands beside others goes beside them.
+            _ if same_group => Action::Replace(object),
+            Some(usurper) if (was_first || !others_stand) && gives_way(usurper) => Action::Replace(object),
+            // A replace would take another route, or put this one in a place that was not its own.
+            Some(usurper) => Action::Remove(Object::clone(usurper)),
+            None if was_first && route.family() == Family::Inet => Action::Prepend(object),
+            None => Action::Append(object),
+        })
+    }
+
+    /// What stands in the place of `missing`: what was put there last, else the first that is neither desired nor a
+    /// kernel's route of another link.
+    pub fn usurper(&self, missing: &Object) -> Option<&Arc<Object>> {
+        let stands = |object: &&Arc<Object>| {
+            !self.desired.contains(object) && !super::alternatives::stands_on_another_link(object, missing)
+        };
+        let last = self.loss.as_deref().and_then(|loss| loss.now.as_ref());
+        let last = last.and_then(|last| self.observed.iter().find(|object| object.same(last)));
+        last.filter(stands).or_else(|| self.observed.iter().find(stands))
     }
 
     /// Whether what is there was added by this process, or by another run of its program.
@@ -245,6 +254,14 @@ impl Entry {
     /// Whether nothing is worth remembering of it.
     pub fn is_idle(&self) -> bool {
         self.desired.is_empty() && self.loss.is_none() && self.surplus.is_none() && !self.doubt
+    }
+}
+
+/// Whether they lead to the same link; of all but routes there is one of a key at most.
+fn shares_a_link(one: &Object, other: &Object) -> bool {
+    match (one.route(), other.route()) {
+        (Some(one), Some(other)) => one.oifs().any(|link| other.oifs().any(|other| other == link)),
+        _ => true,
     }
 }
 

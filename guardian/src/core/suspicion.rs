@@ -55,6 +55,7 @@ impl Subject {
                 }
                 Object::Address(other) => {
                     !other.is_primary()
+                        && other.key != *address
                         && other.key.link == address.link
                         && other.key.network() == address.network()
                 }
@@ -108,13 +109,18 @@ fn follows(subject: &Subject, loss: &Loss, who: &Who) -> bool {
         && who.at.since(loss.at) < ONE_REQUEST
 }
 
-/// Of what one actor did to an object, that which explains most.
+/// Of what one actor did to an object, that which explains most. What the owner did counts before what others did: it
+/// would have had the same consequences.
 fn explanation<'a>(suspicions: &'a [Suspicion], missing: &Object) -> Option<&'a Suspicion> {
-    suspicions.iter().filter(|s| s.subject.concerns(missing)).fold(None, |best: Option<&Suspicion>, s| {
-        match best {
-            Some(best) if best.who.actor != s.who.actor || !outranks(s.cause, best.cause) => Some(best),
-            _ => Some(s),
-        }
+    let is_owners = |suspicion: &Suspicion| suspicion.who.verdict == Verdict::Owner;
+    let concerned = suspicions.iter().filter(|suspicion| suspicion.subject.concerns(missing));
+    concerned.reduce(|best, other| {
+        let better = if best.who.actor == other.who.actor {
+            outranks(other.cause, best.cause)
+        } else {
+            is_owners(other) && !is_owners(best)
+        };
+        if better { other } else { best }
     })
 }
 
@@ -194,15 +200,16 @@ impl Core {
         let referenced = self.referenced(&dump.objects);
         let is_referenced =
             |object: &Object| matches!(object, Object::Nexthop(n) if referenced.contains(&n.id));
+        let is_guarded = |object: &Object| self.scope.covers(object, &self.links) || is_referenced(object);
+        let guarded: HashSet<Key> =
+            dump.objects.iter().chain(&ports).filter(|o| is_guarded(o)).map(Object::key).collect();
         let mut held: HashMap<Key, Alternatives> = HashMap::new();
         // Rules of one priority are looked at in this order.
         let mut listed: HashMap<Key, usize> = HashMap::new();
         for object in dump.objects.into_iter().chain(ports) {
             let key = object.key();
-            if self.rib.get(&key).is_some()
-                || self.scope.covers(&object, &self.links)
-                || is_referenced(&object)
-            {
+            // With those of the same key that nobody guards: they are not to be written over.
+            if self.rib.get(&key).is_some() || guarded.contains(&key) {
                 if matches!(key, Key::Rule(_)) {
                     listed.insert(key, listed.len());
                 }

@@ -81,12 +81,18 @@ pub struct Address {
 }
 
 impl Address {
-    /// Whether the kernel, asked for `self`, would hold what it holds with `other`.
+    /// Whether the kernel, asked for `self`, would hold what it holds with `other`, but for the label: that is a name
+    /// for people, which the kernel changes when the link is renamed (`inetdev_changename`), and which nobody can
+    /// change without taking the address away.
     pub fn same(&self, other: &Self) -> bool {
         self.key == other.key
             && self.scope == other.scope
             && self.flags == other.flags
-            && self.attributes == other.attributes
+            && self.without(&[ifa::LABEL]).eq(other.without(&[ifa::LABEL]))
+    }
+
+    fn without(&self, kinds: &'static [u16]) -> impl Iterator<Item = &Attribute> {
+        self.attributes.iter().filter(|attribute| !kinds.contains(&attribute.number()))
     }
 
     /// Whether it is the first of its network on the link, or has nothing to do with that (IPv6).
@@ -97,18 +103,15 @@ impl Address {
     /// Whether the kernel turns `self` into `wanted` where it stands.
     ///
     /// Which IPv4 address of a network is the first is decided by the order of additions; of the rest
-    /// `inet_rtm_newaddr` replaces the lifetimes, the metric and the protocol, and leaves label, broadcast address,
-    /// scope and flags as they are. `inet6_addr_modify` replaces all.
+    /// `inet_rtm_newaddr` replaces the lifetimes, the metric and the protocol, and leaves broadcast address, scope
+    /// and flags as they are. `inet6_addr_modify` replaces flags and peer too; the scope follows from the address.
     pub fn can_become(&self, wanted: &Self) -> bool {
-        const REPLACED: [u16; 3] = [ifa::CACHEINFO, ifa::RT_PRIORITY, ifa::PROTO];
-        fn fixed(address: &Address) -> impl Iterator<Item = &Attribute> {
-            address.attributes.iter().filter(|attribute| !REPLACED.contains(&attribute.number()))
-        }
+        const FREE: &[u16] = &[ifa::LABEL, ifa::CACHEINFO, ifa::RT_PRIORITY, ifa::PROTO];
         self.key.family() == Family::Inet6
             || (self.is_primary() == wanted.is_primary()
                 && self.scope == wanted.scope
                 && (self.flags ^ wanted.flags) & !ifa::F_DEPRECATED == 0
-                && fixed(self).eq(fixed(wanted)))
+                && self.without(FREE).eq(wanted.without(FREE)))
     }
 
     /// The part of `ip address` that says which it is.

@@ -1,0 +1,116 @@
+//! A core, a time and a node, for the tests that tell it one thing after the other.
+
+use std::sync::Arc;
+
+use super::{
+    Core, Dump, Effect, Input, Settings,
+    plan::{Action, Applied},
+    simulation::scope,
+    testing::{address, link, route},
+};
+use crate::model::{Actor, Link, Notice, Object, Port, Rule, Stamp, record::Verdict};
+
+pub(super) const TUN: u32 = 2;
+pub(super) const BRIDGE: u32 = 5;
+pub(super) const VETH: u32 = 6;
+
+pub(super) fn guarded() -> super::Scope {
+    let mut scope = scope();
+    scope.links.push(glob::Pattern::new("kube-*").unwrap());
+    scope.tables.insert(77);
+    scope
+}
+
+/// A core and the time.
+pub(super) struct Stage {
+    pub core: Core,
+    pub now: u64,
+    pub reports: Vec<super::Report>,
+}
+
+impl Stage {
+    pub fn new(settings: Settings, objects: &[Object]) -> Self {
+        let mut core = Core::new(settings, guarded());
+        core.step(
+            Stamp(2),
+            Input::Dump(Dump { started: Stamp(1), ended: Stamp(2), objects: objects.to_vec() }),
+        );
+        let _ = core.effects().count();
+        Self { core, now: 1000, reports: vec![] }
+    }
+
+    pub fn tell(&mut self, notice: Notice, who: &Arc<Actor>, verdict: Verdict) {
+        self.now += 1000;
+        let (at, actor) = (Stamp(self.now), Arc::clone(who));
+        self.core.step(at, Input::Notice { at, notice, port: 0, actor, verdict });
+        self.collect();
+    }
+
+    pub fn own(&mut self, notice: Notice) {
+        self.now += 1000;
+        self.core.step(Stamp(self.now), Input::Own { at: Stamp(self.now), notice });
+        self.collect();
+    }
+
+    pub fn collect(&mut self) {
+        let reports = self.core.effects().filter_map(|effect| match effect {
+            Effect::Report(report) => Some(*report),
+            _ => None,
+        });
+        self.reports.extend(reports);
+    }
+
+    /// A dump that finds this.
+    pub fn dump(&mut self, objects: Vec<Object>) {
+        let (started, ended) = (Stamp(self.now + 1), Stamp(self.now + 2));
+        self.core.step(ended, Input::Dump(Dump { started, ended, objects }));
+        self.now += 1000;
+        self.collect();
+    }
+
+    /// One round of writes, all of which the kernel accepts.
+    pub fn write(&mut self) -> Vec<Action> {
+        let actions = self.core.plan(Stamp(self.now), 100);
+        self.now += 1000;
+        let sent = Stamp(self.now);
+        self.now += 1000;
+        self.core.applied(vec![Applied::Verified; actions.len()], sent, Stamp(self.now));
+        self.collect();
+        actions
+    }
+}
+
+pub(super) fn bridge() -> Link {
+    Link { kind: Some("bridge".into()), mtu: 1500, ..link(BRIDGE, "kube-bridge") }
+}
+
+pub(super) fn veth(master: u32) -> Link {
+    let port = (master != 0).then(|| Port { link: VETH, master, kind: None, options: vec![] });
+    Link { kind: Some("veth".into()), port, ..link(VETH, "veth12ab") }
+}
+
+pub(super) fn rule() -> Rule {
+    Rule {
+        family: crate::model::Family::Inet,
+        priority: 32765,
+        table: 77,
+        action: 1,
+        flags: 0,
+        tos: 0,
+        dst: None,
+        src: Some("10.244.1.0/24".parse().unwrap()),
+        attributes: vec![],
+    }
+}
+
+pub(super) fn node() -> Vec<Object> {
+    vec![
+        link(1, "eth0").into(),
+        link(TUN, "tun-a").into(),
+        bridge().into(),
+        veth(BRIDGE).into(),
+        address("10.244.1.1", BRIDGE, 24).into(),
+        rule().into(),
+        route("10.244.1.0/24", BRIDGE).into(),
+    ]
+}
