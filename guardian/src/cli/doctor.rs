@@ -277,7 +277,12 @@ fn matches(glob: &str, name: &str) -> bool {
 fn interface(link: &Link) -> Interface {
     let address = link.attributes.iter().find(|a| a.number() == crate::model::link::ifla::ADDRESS);
     let mac = address.map(|a| a.value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"));
-    Interface { name: link.name.clone(), kind: link.kind.as_deref().map(str::to_owned), mac }
+    Interface {
+        name: link.name.clone(),
+        kind: link.kind.as_deref().map(str::to_owned),
+        mac,
+        point_to_point: link.is_point_to_point(),
+    }
 }
 
 /// A name that a glob matches.

@@ -37,7 +37,7 @@ pub(super) fn incidents(query: &Query, places: &Places) -> anyhow::Result<incide
     })?;
     match end {
         Some((torn, left_out)) => Ok(incident::Found { torn, left_out, ..found }),
-        None => from_files(places, |dir| incident::read(dir, query, usize::MAX)),
+        None => from_files(places, |dir| incident::read(dir, query, incident::Incident::READ)),
     }
 }
 

@@ -87,14 +87,10 @@ impl Source {
     }
 
     /// Gives a refusal that came without the kernel's words those that the sensor has heard since the requests were
-    /// sent; where there are several it is not known whose they are.
+    /// sent; where there were several requests it is not known whose they are.
     pub fn complete(&self, results: &mut [Applied], since: Stamp) {
         let Self::Tap { sensors, .. } = self else { return };
-        let mut silent = results.iter_mut().filter_map(|result| match result {
-            Applied::Refused { message, .. } if message.is_none() => Some(message),
-            _ => None,
-        });
-        if let (Some(message), None) = (silent.next(), silent.next()) {
+        if let [Applied::Refused { message: message @ None, .. }] = results {
             *message = sensors.get_ref().words(since);
         }
     }

@@ -8,6 +8,7 @@ use super::attribute::Attribute;
 #[allow(missing_docs, reason = "the kernel's names say it")]
 pub mod iff {
     pub const UP: u32 = 0x1;
+    pub const POINTOPOINT: u32 = 0x10;
     pub const RUNNING: u32 = 0x40;
     pub const NOARP: u32 = 0x80;
     pub const PROMISC: u32 = 0x100;
@@ -75,6 +76,11 @@ impl Link {
     /// Whether it is administratively up.
     pub const fn is_up(&self) -> bool {
         self.flags & iff::UP != 0
+    }
+
+    /// Whether it has one other end: a tunnel with a remote address, a tun device.
+    pub const fn is_point_to_point(&self) -> bool {
+        self.flags & iff::POINTOPOINT != 0
     }
 
     /// The ifindex of the link that it lies on (`IFLA_LINK`), in this namespace.

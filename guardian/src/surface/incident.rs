@@ -87,6 +87,8 @@ pub struct Incident {
 impl Incident {
     /// The most incidents of one answer of the daemon, which has to hold them.
     pub const SERVED: usize = 500;
+    /// The most incidents of one reading of the files, some 2 kB each.
+    pub const READ: usize = 10_000;
 }
 
 /// What was found.
@@ -164,7 +166,10 @@ struct Gathering {
     /// How many incidents an actor has had, and when the last one began.
     actors: HashMap<String, (u64, String)>,
     gone: Gone,
-    left_out: u64,
+    /// Those that were asked for and are more than can be answered.
+    too_many: u64,
+    /// Those that were asked for and had to make room.
+    gave_way: u64,
 }
 
 impl Gathering {
@@ -178,7 +183,8 @@ impl Gathering {
             facts: 0,
             actors: HashMap::new(),
             gone: Gone::default(),
-            left_out: 0,
+            too_many: 0,
+            gave_way: 0,
         }
     }
 
@@ -216,10 +222,26 @@ impl Gathering {
         if event.id == burst.head.id || event.tells_more_than(&burst.head) {
             burst.head = event;
         }
-        while self.facts > CHANGES && self.kept.len() + self.fresh.len() > 1 {
-            let oldest = self.kept.pop_front().or_else(|| self.fresh.pop_front());
-            self.let_go(oldest);
+        if self.facts > CHANGES {
+            self.make_room();
         }
+    }
+
+    /// Lets go of incidents until there is room for a while: first of those that are not asked for so far, then of the
+    /// oldest.
+    fn make_room(&mut self) {
+        let is_wanted = |id: &&String| self.bursts.get(*id).is_some_and(|burst| burst.wanted);
+        let fresh = || self.fresh.iter().take(self.fresh.len().saturating_sub(1));
+        let others = fresh().filter(|id| !is_wanted(id));
+        let order: Vec<String> = others.chain(&self.kept).chain(fresh().filter(is_wanted)).cloned().collect();
+        for id in order {
+            if self.facts <= CHANGES - CHANGES / 8 {
+                break;
+            }
+            self.gave_way += u64::from(self.let_go(&id));
+        }
+        self.kept.retain(|id| self.bursts.contains_key(id));
+        self.fresh.retain(|id| self.bursts.contains_key(id));
     }
 
     fn begin(&mut self, event: &EventRecord) {
@@ -247,24 +269,24 @@ impl Gathering {
             && let Some(id) = self.fresh.pop_front()
         {
             if !self.bursts.get(&id).is_some_and(|burst| burst.wanted) {
-                self.let_go(Some(id));
+                self.let_go(&id);
                 return;
             }
             self.kept.push_back(id);
-            if self.kept.len() > self.most {
-                let oldest = self.kept.pop_front();
-                self.let_go(oldest);
+            if self.kept.len() > self.most
+                && let Some(oldest) = self.kept.pop_front()
+            {
+                self.too_many += u64::from(self.let_go(&oldest));
             }
         }
     }
 
-    fn let_go(&mut self, id: Option<String>) {
-        let Some((id, burst)) = id.and_then(|id| self.bursts.remove(&id).map(|burst| (id, burst))) else {
-            return;
-        };
+    /// Returns whether it was asked for.
+    fn let_go(&mut self, id: &str) -> bool {
+        let Some(burst) = self.bursts.remove(id) else { return false };
         self.facts -= burst.facts.len();
-        self.left_out += u64::from(burst.wanted && self.query.last.is_none());
-        self.gone.add(&id);
+        self.gone.add(id);
+        burst.wanted
     }
 
     fn finish(mut self) -> Found {
@@ -276,11 +298,16 @@ impl Gathering {
             }
             if incidents.len() < self.most {
                 incidents.push_front(burst.finish(id));
-            } else if self.query.last.is_none() {
-                self.left_out += 1;
+            } else {
+                self.too_many += 1;
             }
         }
-        Found { incidents: incidents.into(), torn: 0, left_out: self.left_out }
+        let left_out = match self.query.last {
+            None => self.too_many + self.gave_way,
+            // Those before the last so many were not asked for.
+            Some(_) => self.gave_way.min((self.most - incidents.len()) as u64),
+        };
+        Found { incidents: incidents.into(), torn: 0, left_out }
     }
 }
 

@@ -177,3 +177,29 @@ proptest! {
         }
     }
 }
+
+/// An incident of many changes.
+fn crowd(incident: u64, changes: u64) -> impl Iterator<Item = EventRecord> {
+    (0..changes).map(move |n| change(incident * 1_000_000 + n, incident, 0, Some(1)))
+}
+
+#[test]
+fn what_gave_way_to_greater_ones_is_counted_also_where_a_number_was_asked_for() {
+    let half = CHANGES as u64 / 2;
+    let events = || crowd(1, half).chain(crowd(2, half)).chain(crowd(3, half));
+    let found = gathered(events(), Query { last: Some(3), ..Query::default() });
+    assert!(found.incidents.len() < 3);
+    assert_eq!((found.incidents.len() as u64) + found.left_out, 3, "{}", found.left_out);
+    let mut one = Gathering::new(Query { last: Some(1), ..Query::default() }, 1);
+    events().for_each(|event| one.push(event));
+    assert_eq!(one.finish().left_out, 0, "the one that was asked for is there");
+}
+
+#[test]
+fn what_is_not_asked_for_gives_way_first() {
+    let half = CHANGES as u64 / 2;
+    let wanted = by_script(change(7, 7, 0, Some(1)));
+    let query = Query { actor: Some("cron.service".into()), ..Query::default() };
+    let events = [wanted].into_iter().chain(crowd(1, half)).chain(crowd(2, half)).chain(crowd(3, half));
+    assert_eq!(gathered(events, query).incidents.len(), 1);
+}

@@ -13,12 +13,14 @@ pub struct Interface {
     pub kind: Option<String>,
     /// Its hardware address, in hexadecimal with colons.
     pub mac: Option<String>,
+    /// Whether it is a tunnel with one other end (`IFF_POINTOPOINT`).
+    pub point_to_point: bool,
 }
 
 impl Interface {
     /// A link of a kind.
     pub fn new(name: impl Into<String>, kind: &str) -> Self {
-        Self { name: name.into(), kind: Some(kind.to_owned()), mac: None }
+        Self { name: name.into(), kind: Some(kind.to_owned()), mac: None, point_to_point: false }
     }
 
     /// What `Type=` is compared with: udev's `DEVTYPE`, which is the kind of these, else the type of the hardware

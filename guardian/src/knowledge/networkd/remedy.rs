@@ -138,9 +138,15 @@ fn of_uplinks<'c>(
     files
 }
 
+/// The last value that parses counts (`config_parse_dhcp` in `src/network/networkd-dhcp-common.c`).
 fn uses_dhcp(network: &NetworkFile) -> bool {
-    let off = |value: &str| value.is_empty() || value == "none" || super::boolean(value) == Some(false);
-    network.setting("Network", "DHCP").is_some_and(|said| !off(&said.value))
+    let parsed = |value: &str| match value {
+        "ipv4" | "ipv6" | "v4" | "v6" | "both" => Some(true),
+        "none" => Some(false),
+        other => super::boolean(other),
+    };
+    let lines = network.settings.iter().rev().filter(|s| s.section == "Network" && s.key == "DHCP");
+    lines.filter_map(|setting| parsed(&setting.value)).next().unwrap_or(false)
 }
 
 fn switches(configuration: &Configuration, version: u32, advice: &mut Advice) {

@@ -22,7 +22,12 @@ fn of(root: &Path, link: &Interface) -> Option<String> {
 }
 
 fn eth0() -> Interface {
-    Interface { name: "eth0".into(), kind: None, mac: Some("02:00:00:00:00:0a".into()) }
+    Interface {
+        name: "eth0".into(),
+        kind: None,
+        mac: Some("02:00:00:00:00:0a".into()),
+        point_to_point: false,
+    }
 }
 
 #[test]
@@ -218,6 +223,9 @@ fn settings_that_hold_by_other_words() {
     for bad in [
         "DHCP=ipv4\nKeepConfiguration=static\n",
         "DHCP=yes\n",
+        // What does not parse leaves what was said before (`config_parse_dhcp`).
+        "DHCP=yes\nDHCP=\nKeepConfiguration=static\n",
+        "DHCP=ipv6\nDHCP=perhaps\nKeepConfiguration=static\n",
         "KeepConfiguration=no\nConfigureWithoutCarrier=yes\nIgnoreCarrierLoss=no\n",
     ] {
         assert_eq!(wrong(bad), 2, "{bad}");
