@@ -74,7 +74,8 @@ impl Browser {
     pub fn go(&mut self, url: &str) -> Result<()> {
         self.call("Page.navigate", &json!({ "url": url }))?;
         crate::wait_for(url, std::time::Duration::from_secs(20), || {
-            let there = self.value("document.readyState + ' ' + location.href")?;
+            // While one page gives way to the next there is nothing to evaluate in.
+            let Ok(there) = self.value("document.readyState + ' ' + location.href") else { return Ok(false) };
             Ok(there.as_str().is_some_and(|text| text == format!("complete {url}")))
         })
     }

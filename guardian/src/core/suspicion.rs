@@ -309,7 +309,7 @@ impl Core {
         }
         match entry.loss.as_deref().map(|loss| loss.phase) {
             Some(Phase::Contested) => self.set_phase(key, Phase::Ready),
-            Some(_) => self.found_gone(key, suspicions),
+            Some(_) => self.found_gone(key, suspicions, ended),
             // Known already: a write of our own is on its way.
             None if !was_whole => self.settle_accounts(key),
             None => self.found_missing(now, key, suspicions, ended, doubt),
@@ -318,11 +318,12 @@ impl Core {
 
     /// A nexthop object that was not what it should be is gone altogether: a group of one, with its last member
     /// (`remove_nh_grp_entry` in `net/ipv4/nexthop.c`). Its routes went with it.
-    fn found_gone(&self, key: Key, suspicions: &mut Vec<Suspicion>) {
+    fn found_gone(&self, key: Key, suspicions: &mut Vec<Suspicion>, ended: Stamp) {
         let Key::Nexthop(id) = key else { return };
         let Some(entry) = self.rib.get(&key).filter(|entry| entry.observed.is_empty()) else { return };
         let Some(loss) = entry.loss.as_deref() else { return };
-        let who = explanation(suspicions, &loss.object).map_or_else(|| Who::of(loss), |s| s.who.clone());
+        let who = explanation(suspicions, &loss.object)
+            .map_or_else(|| Who { at: ended, ..Who::of(loss) }, |s| s.who.clone());
         suspicions.push(Suspicion::new(Subject::Nexthop(id), Cause::NexthopRemoved, &who));
     }
 

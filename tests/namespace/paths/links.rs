@@ -258,7 +258,8 @@ fn row_38_renamed() -> Result<()> {
 }
 
 /// The kernel numbers the labels of all IPv4 addresses but the first, and keeps the numbers when the name comes back
-/// (`inetdev_changename` in `net/ipv4/devinet.c`); a label changes with the address alone.
+/// (`inetdev_changename` in `net/ipv4/devinet.c`). A label changes with the address alone, and is no reason to take one
+/// away.
 #[test]
 fn row_38_renamed_with_several_addresses() -> Result<()> {
     if !renames()? {
@@ -270,10 +271,7 @@ fn row_38_renamed_with_several_addresses() -> Result<()> {
             "address kube-dummy-if 10.96.0.1/32",
             "address kube-dummy-if 10.96.0.10/32",
         ])
-        .undone(&[
-            ("link", "kube-dummy-if", "changed", "request"),
-            ("address", "10.96.0.10/32", "changed", "request"),
-        ])
+        .undone(&[("link", "kube-dummy-if", "changed", "request")])
 }
 
 #[test]

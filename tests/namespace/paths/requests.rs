@@ -32,7 +32,8 @@ fn row_1_route_del_in_the_local_table() -> Result<()> {
         .undone(&[("route", "10.96.0.1/32", "deleted", "request")])
 }
 
-/// The kernel makes it with the first address and not again: without it nobody on the link finds a neighbour.
+/// The kernel makes it anew only when the link gets another IPv6 address (`addrconf_add_dev`): until then nobody on the
+/// link finds a neighbour.
 #[test]
 fn row_1_route_del_of_the_multicast_route() -> Result<()> {
     path("ip -6 route del multicast ff00::/8 dev kube-bridge table local")
