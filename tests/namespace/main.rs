@@ -27,4 +27,5 @@ mod random;
 mod refusals;
 mod restart;
 mod shapes;
+mod silent;
 mod without_guardian;

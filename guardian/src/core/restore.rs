@@ -8,7 +8,7 @@ use super::{
     machine::{Core, Who},
     plan::{Action, Applied},
     rib::{Entry, Phase, Wrote},
-    suspicion::Subject,
+    suspicion::{ONE_REQUEST, Subject},
 };
 use crate::model::{
     Key, Links, Mode, Object, ProcessId, Stamp,
@@ -203,6 +203,12 @@ impl Core {
                 EINVAL => loss.cause = Cause::AddressRemoved,
                 _ => {}
             }
+        }
+        if loss.silent && falls && now.since(loss.at) < ONE_REQUEST {
+            // What took it away may not be over, and tells of itself next: of a link that goes down its routes fall first.
+            let retry = loss.at.after(ONE_REQUEST);
+            self.set_phase(key, Phase::Waiting { retry });
+            return;
         }
         let later = self.later(key, now);
         self.set_phase(key, later);

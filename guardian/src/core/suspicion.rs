@@ -18,7 +18,7 @@ use super::{
     rib::{Loss, Phase},
 };
 use crate::model::{
-    Actor, AddressKey, Key, Notice, Object, Stamp,
+    Actor, AddressKey, Fallen, Key, Notice, Object, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -26,7 +26,7 @@ use crate::model::{
 const CAPACITY: usize = 64;
 
 /// The notifications of one request are not further apart.
-const ONE_REQUEST: Duration = Duration::from_millis(10);
+pub(super) const ONE_REQUEST: Duration = Duration::from_millis(10);
 
 /// What may have taken routes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +185,22 @@ impl Core {
         match self.suspicions.iter().rev().find(of) {
             Some(suspicion) => Who { at, own: true, ..suspicion.who.clone() },
             None => consequence,
+        }
+    }
+
+    /// The guarded route that has fallen. Of several that it can have been a dump tells which.
+    pub(super) fn fallen(&mut self, fallen: &Fallen) -> Option<Object> {
+        let can_be = |object: &&Arc<Object>| object.route().is_some_and(|route| fallen.can_be(route));
+        let observed = &self.rib.get(&Key::Route(fallen.key))?.observed;
+        let alike: Vec<Object> = observed.iter().filter(can_be).take(2).map(|o| Object::clone(o)).collect();
+        match <[Object; 1]>::try_from(alike) {
+            Ok([found]) => Some(found),
+            Err(none_or_two) => {
+                if !none_or_two.is_empty() {
+                    self.reread(Reason::Silent);
+                }
+                None
+            }
         }
     }
 

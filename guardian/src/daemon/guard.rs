@@ -23,7 +23,7 @@ use super::{
     source::{Source, Taken},
 };
 use crate::{
-    attribution::{Attribution, OwnerRule},
+    attribution::{Attribution, OwnerRule, TaskFacts},
     config::Config,
     core::{Core, Dump, Effect, Input, Reason, Scope},
     model::{
@@ -204,15 +204,12 @@ impl Guard {
         for item in taken.drain(..) {
             match item {
                 Taken::Notice { at, notice, port, task } => {
-                    let source = &self.source;
-                    let actor = self.attribution.actor_of(&task, &|tgid| source.process(tgid));
-                    let verdict = verdict(&actor, &self.owner);
-                    if verdict == Verdict::Owner {
-                        self.owner_watch.seen(&actor);
-                    } else if !self.owner_watch.alive() {
-                        self.owner_watch.look_again(at);
-                    }
+                    let (actor, verdict) = self.whose(at, &task);
                     self.core.step(clock::now(), Input::Notice { at, notice, port, actor, verdict });
+                }
+                Taken::Fallen { at, route, task, own } => {
+                    let (actor, verdict) = self.whose(at, &task);
+                    self.core.step(clock::now(), Input::Fallen { at, route, actor, verdict, own });
                 }
                 Taken::Own { at, notice } => {
                     self.core.step(clock::now(), Input::Own { at, notice });
@@ -239,6 +236,19 @@ impl Guard {
             }
         }
         self.taken = taken;
+    }
+
+    /// Who made a change, and whose it counts as.
+    fn whose(&mut self, at: Stamp, task: &TaskFacts) -> (Arc<Actor>, Verdict) {
+        let source = &self.source;
+        let actor = self.attribution.actor_of(task, &|tgid| source.process(tgid));
+        let verdict = verdict(&actor, &self.owner);
+        if verdict == Verdict::Owner {
+            self.owner_watch.seen(&actor);
+        } else if !self.owner_watch.alive() {
+            self.owner_watch.look_again(at);
+        }
+        (actor, verdict)
     }
 
     /// One round of writes; whether there was anything to write.
@@ -459,7 +469,9 @@ impl Guard {
             self.metrics.set_sensor(sensor.name, sensor.attached);
             if !sensor.attached {
                 let why = sensor.why.unwrap_or_default();
-                log::warn!("sensor {} is not attached: {why}", sensor.name);
+                let level =
+                    if sensor::is_optional(sensor.name) { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "sensor {} is not attached: {why}", sensor.name);
             }
         }
     }
@@ -474,7 +486,7 @@ fn open_source(config: &Config, options: &RunOptions) -> anyhow::Result<(Source,
     let wanted = sensor::Options {
         scope: settings::kernel_scope(config),
         debug: options.debug_bpf,
-        ring_bytes: sensor::Options::RING_BYTES,
+        ..sensor::Options::default()
     };
     match Sensors::open(&wanted) {
         Ok(sensors) => Ok((Source::tap(sensors).context("cannot wait for the sensors' ring")?, None)),
