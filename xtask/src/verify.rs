@@ -110,6 +110,11 @@ fn kernel_tests(which: &[&str]) -> Result<(Vec<Test>, Vec<PathBuf>)> {
             continue;
         };
         let Some(folder) = manifest.parent() else { continue };
+        // Prometheus and the like are no matter of the kernel, and would double the size of the guest.
+        if message["target"]["name"] == "deploy" {
+            say("what is in deploy/ is not tested in guests");
+            continue;
+        }
         if message["profile"]["test"] == true {
             tests.push((folder.to_owned(), executable));
         } else if folder.ends_with("tests") {
