@@ -115,7 +115,7 @@ const FILES: &[&str] = &[
 ];
 
 /// Modules that the tests' namespaces are made of.
-const MODULES: &[&str] = &[
+pub(super) const MODULES: &[&str] = &[
     "veth",
     "bridge",
     "dummy",

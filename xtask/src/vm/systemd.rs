@@ -13,7 +13,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{ENDED, Init, cpio::Archive, image::libraries_of};
+use super::{
+    ENDED, Init,
+    cpio::Archive,
+    image::{MODULES, libraries_of},
+};
 use crate::program::{answer, root};
 
 /// Debian's packages whose files the guest has, as they are installed here.
@@ -100,6 +104,7 @@ pub(super) fn add(archive: &mut Archive<impl Write>) -> Result<()> {
         ("/etc/hostname", "node\n".to_owned()),
         ("/etc/fstab", String::new()),
         ("/etc/os-release", "ID=debian\nNAME=guest\n".to_owned()),
+        ("/etc/modules-load.d/guest.conf", MODULES.join("\n") + "\n"),
         ("/etc/systemd/system/job.service", job()),
     ] {
         archive.file(Path::new(path), 0o644, text.as_bytes())?;
