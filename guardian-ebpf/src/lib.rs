@@ -12,6 +12,8 @@ pub const KIND_MESSAGE: u32 = 1;
 pub const KIND_PROCESS: u32 = 2;
 /// [`ExitRecord::kind`]: a process that was told about is gone.
 pub const KIND_EXIT: u32 = 3;
+/// [`MessageHead::kind`] of a [`FallenRecord`].
+pub const KIND_FALLEN: u32 = 4;
 
 /// Context: a kernel thread (`PF_KTHREAD`): nobody asked for the change.
 pub const CONTEXT_KTHREAD: u32 = 1;
@@ -69,6 +71,40 @@ pub struct MessageHead {
     pub whole: u32,
     /// How many bytes of it follow.
     pub kept: u32,
+}
+
+/// An IPv4 route that the kernel has flushed without a message, as far as its table knows it.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FallenRoute {
+    /// The destination, in the order of the wire.
+    pub to: u32,
+    /// The table.
+    pub table: u32,
+    /// The metric (`RTA_PRIORITY`).
+    pub metric: u32,
+    /// The prefix length, in bits.
+    pub len: u8,
+    /// `rtm_tos`.
+    pub tos: u8,
+    /// `rtm_type`.
+    pub kind: u8,
+    /// `rtm_protocol`.
+    pub protocol: u8,
+    /// `rtm_scope`.
+    pub scope: u8,
+    /// Always 0.
+    pub pad: [u8; 7],
+}
+
+/// A route that has fallen, and the task in which it did.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FallenRecord {
+    /// Of the kind [`KIND_FALLEN`]; `whole` and `kept` are the size of `route`.
+    pub head: MessageHead,
+    /// The route.
+    pub route: FallenRoute,
 }
 
 /// [`ProcessRecord::flags`]: its record was sent since it last executed a program.
@@ -236,6 +272,7 @@ pub const LOST_KINDS: u32 = 4;
 
 // No padding: what user space reads is what the programs wrote.
 const _: () = assert!(size_of::<MessageHead>() == 72);
+const _: () = assert!(size_of::<FallenRecord>() == 72 + 24);
 const _: () = assert!(size_of::<ProcessRecord>() == 88 + EXE_MAX + ARGV_MAX);
 const _: () = assert!(size_of::<ExitRecord>() == 24);
 const _: () = assert!(size_of::<Whoami>() == 48);

@@ -7,7 +7,7 @@
 /// group is absent. Without the group `task` nobody can be named; every other one costs only what it
 /// gives.
 ///
-/// Present with these names from Linux 5.8 to 6.18.
+/// Present with these names from Linux 5.8 to 6.18, but for the groups `tos` (up to 5.17) and `dscp` (since).
 #[macro_export]
 macro_rules! for_each_offset {
     ($callback:ident) => {
@@ -55,6 +55,19 @@ macro_rules! for_each_offset {
             FLOW6_FROM: "flowi6", "saddr", lookup;
             TABLE6_ID: "fib6_table", "tb6_id", lookup;
             FOUND6_FLAGS: "fib6_result", "fib6_flags", lookup;
+            FIB_INFO: "fib_alias", "fa_info", fib;
+            FIB_SUFFIX: "fib_alias", "fa_slen", fib;
+            FIB_TABLE: "fib_alias", "tb_id", fib;
+            FIB_TYPE: "fib_alias", "fa_type", fib;
+            FIB_PROTOCOL: "fib_info", "fib_protocol", fib;
+            FIB_SCOPE: "fib_info", "fib_scope", fib;
+            FIB_METRIC: "fib_info", "fib_priority", fib;
+            FIB_NEXTHOP: "fib_info", "nh", fib;
+            FIB_LEGS: "fib_info", "fib_nhs", fib;
+            FIB_LEG: "fib_info", "fib_nh", fib;
+            LEG_OIF: "fib_nh_common", "nhc_oif", fib;
+            FIB_TOS: "fib_alias", "fa_tos", tos;
+            FIB_DSCP: "fib_alias", "fa_dscp", dscp;
         }
     };
 }

@@ -26,5 +26,7 @@ mod race;
 mod random;
 mod refusals;
 mod restart;
+mod service;
 mod shapes;
+mod silent;
 mod without_guardian;

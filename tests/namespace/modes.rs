@@ -3,7 +3,7 @@
 use std::{fs, process::Command, thread, time::Duration};
 
 use anyhow::Result;
-use lab::{Lab, wait_for};
+use lab::{Lab, netlink, wait_for};
 
 const SOON: Duration = Duration::from_secs(3);
 
@@ -52,6 +52,34 @@ fn without_bpf_it_restores_and_says_that_it_is_degraded() -> Result<()> {
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     assert_eq!(status.status.code(), Some(1), "{text}");
     assert!(text.contains("DEGRADED") && text.contains("no actor can be named"), "{text}");
+    Ok(())
+}
+
+/// The kernel says nothing of its types: whoever holds the socket of a request is named, where it still does, and never
+/// more than partly.
+#[test]
+fn without_type_information_the_holder_of_the_socket_is_named() -> Result<()> {
+    let lab = Lab::node()?;
+    let before = lab.routes()?;
+    let hidden = lab.dir().join("hidden");
+    fs::write(&hidden, "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"\n")?;
+    let through = format!("unshare --mount sh {}", hidden.display());
+    let guardian = lab.guardian().through(&through).set("restore.settle", "\"300ms\"").start()?;
+    let text = String::from_utf8_lossy(&guardian.ask("status")?.stdout).into_owned();
+    assert!(text.contains("DEGRADED") && text.contains("/sys/kernel/btf/vmlinux"), "{text}");
+    // It stays open.
+    let mut client = netlink::Client::open()?;
+    client.delete(netlink::Key::main("10.244.3.0".parse()?, 24))?;
+    wait_for("the routes", SOON, || Ok(lab.routes()? == before))?;
+    let event = guardian.event("the record", |e| e.key() == "10.244.3.0/24" && e.outcome() == "restored")?;
+    assert_eq!(event.number("/actor/pid"), Some(std::process::id().into()), "{event}");
+    let exe = std::env::current_exe()?;
+    assert_eq!(event.text("/actor/exe"), exe.to_string_lossy(), "{event}");
+    assert_eq!((event.text("/actor/confidence"), event.text("/verdict")), ("partial", "foreign"), "{event}");
+    for event in guardian.events()? {
+        assert_ne!(event.text("/actor/confidence"), "exact", "{event}");
+    }
+    drop(client);
     Ok(())
 }
 

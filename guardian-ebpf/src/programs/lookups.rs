@@ -68,7 +68,7 @@ pub fn lookup6(ctx: RawTracePointContext) -> i32 {
 
 /// Whether a `struct net` is the daemon's.
 #[inline(always)]
-fn is_own(net: u64) -> bool {
+pub(super) fn is_own(net: u64) -> bool {
     field::<u32>(member(net, &NET_NS), &NS_INUM) == NETNS.load()
 }
 

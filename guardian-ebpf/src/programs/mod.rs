@@ -1,6 +1,7 @@
 //! The programs by subject, and the maps and globals they share.
 
 mod extack;
+mod fib;
 mod lifecycle;
 mod lookups;
 mod path;
@@ -57,6 +58,11 @@ static WORDS: Array<Words> = Array::with_max_entries(1, 0);
 /// The guarded routes that are missing, by `lookup_key` and length, and how many lookups would have taken them.
 #[map]
 static WATCHED: LpmTrie<[u32; LOOKUP_KEY / 4], u64> = LpmTrie::with_max_entries(WATCHED_ROUTES, 0);
+
+/// The tasks, by address, that flush an IPv4 table of the daemon's network namespace just now: one, as long as the kernel
+/// has one lock for that.
+#[map]
+static FLUSHING: HashMap<u64, u8> = HashMap::with_max_entries(64, 0);
 
 /// What was lost, by kind, since load. One atomic counter per kind and not one per CPU: a preempted
 /// program would lose increments of those, and nothing counts often.

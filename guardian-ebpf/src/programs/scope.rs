@@ -110,8 +110,9 @@ pub(super) fn is_of_interest(ctx: &SkBuffContext, header: &Header) -> bool {
     }
 }
 
+/// Whether routes of this protocol are in scope on any link.
 #[inline(always)]
-fn has_protocol(protocol: u8) -> bool {
+pub(super) fn has_protocol(protocol: u8) -> bool {
     let word = match protocol >> 6 {
         0 => PROTOCOLS_0.load(),
         1 => PROTOCOLS_1.load(),
@@ -121,13 +122,15 @@ fn has_protocol(protocol: u8) -> bool {
     (word >> (protocol & 63)) & 1 != 0
 }
 
+/// Whether all routes of this table are in scope.
 #[inline(always)]
-fn has_table(table: u32) -> bool {
+pub(super) fn has_table(table: u32) -> bool {
     SCOPE_TABLES.get_ptr(table).is_some()
 }
 
+/// Whether a link is known to be out of scope.
 #[inline(always)]
-fn is_outside(ifindex: u32) -> bool {
+pub(super) fn is_outside(ifindex: u32) -> bool {
     OUTSIDE_LINKS.get_ptr(ifindex).is_some()
 }
 

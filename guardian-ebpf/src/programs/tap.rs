@@ -56,27 +56,7 @@ fn sense(ctx: &SkBuffContext) {
     let mut head = MessageHead { kind: KIND_MESSAGE, at, ..MessageHead::default() };
     let task = task::current();
     task::identify(task, &mut head);
-    let mut late = false;
-    // Where an interrupt or a kernel thread does it, `current` is nobody to ask, and the daemon may be
-    // the one interrupted.
-    if head.bits & (CONTEXT_INTERRUPT | CONTEXT_KTHREAD) == 0 {
-        if task::is_self(head.id) {
-            // What the daemon asked for carries its port, and it has the answer. What the kernel does besides, a
-            // route with an address, carries none.
-            if header.port != 0 {
-                return;
-            }
-            head.bits |= CONTEXT_SELF;
-        } else if task != 0 {
-            let told = process::announce(task, head.id);
-            // Files are closed after the exit has been told: it is told again for what that brings about.
-            // SAFETY: a record in map memory.
-            late = told.is_some_and(|info| unsafe {
-                head.bits & CONTEXT_EXITING != 0
-                    && (*info).flags & (PROCESS_EXITED | PROCESS_TOLD) == PROCESS_EXITED | PROCESS_TOLD
-            });
-        }
-    }
+    let Some(late) = attribute(task, &mut head, header.port) else { return };
     debug!(
         ctx,
         "message type {} flags {} of pid {} bits {}", header.kind, header.flags, head.id.tgid, head.bits
@@ -85,6 +65,36 @@ fn sense(ctx: &SkBuffContext) {
     if late {
         process::send_exit(head.id);
     }
+}
+
+/// Sends who the task is ahead of the record of `head`, and marks what the daemon has brought about itself. Whether the
+/// task's end is to be told again behind it; `None` where the record is not wanted. `port` is that of the request.
+#[inline(always)]
+pub(super) fn attribute(task: u64, head: &mut MessageHead, port: u32) -> Option<bool> {
+    // Where an interrupt or a kernel thread does it, `current` is nobody to ask, and the daemon may be
+    // the one interrupted.
+    if head.bits & (CONTEXT_INTERRUPT | CONTEXT_KTHREAD) != 0 {
+        return Some(false);
+    }
+    if task::is_self(head.id) {
+        // What the daemon asked for carries its port, and it has the answer. What the kernel does besides, a
+        // route with an address, carries none.
+        if port != 0 {
+            return None;
+        }
+        head.bits |= CONTEXT_SELF;
+        return Some(false);
+    }
+    if task == 0 {
+        return Some(false);
+    }
+    let told = process::announce(task, head.id);
+    // Files are closed after the exit has been told: it is told again for what that brings about.
+    // SAFETY: a record in map memory.
+    Some(told.is_some_and(|info| unsafe {
+        head.bits & CONTEXT_EXITING != 0
+            && (*info).flags & (PROCESS_EXITED | PROCESS_TOLD) == PROCESS_EXITED | PROCESS_TOLD
+    }))
 }
 
 /// Puts the message into the ring, in the smallest class that holds it.

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod class;
 pub mod owner;
 pub mod pods;
+mod port;
 pub mod record;
 pub mod table;
 
@@ -26,6 +27,7 @@ use crate::{
 };
 use cgroup::Cgroups;
 use pods::Pods;
+use port::Ports;
 use table::ProcessTable;
 
 /// `task->comm` as the kernel has it: padded with zero bytes (`TASK_COMM_LEN`).
@@ -60,6 +62,8 @@ pub struct TaskFacts {
     pub interrupt: bool,
     /// The sensor saw the task at all.
     pub known: bool,
+    /// The netlink port of the request; 0 where there was none.
+    pub port: u32,
     /// The change itself says that the kernel made it.
     pub kernel_made: Option<KernelWork>,
 }
@@ -70,6 +74,7 @@ pub struct Attribution {
     cgroups: Cgroups,
     cgroups_at_once: bool,
     pods: Pods,
+    ports: Ports,
     last_record: Option<(Arc<Actor>, Arc<ActorRecord>)>,
     kernel_threads: HashMap<Comm, Arc<Actor>>,
     softirq: Arc<Actor>,
@@ -91,6 +96,7 @@ impl Attribution {
             cgroups: Cgroups::discover(),
             cgroups_at_once: true,
             pods: Pods::discover(),
+            ports: Ports::default(),
             last_record: None,
             kernel_threads: HashMap::new(),
             softirq: kernel_actor("softirq"),
@@ -175,7 +181,8 @@ impl Attribution {
             return Arc::clone(&self.softirq);
         }
         if !task.known {
-            return Arc::clone(&self.unknown);
+            let holder = if task.port == 0 { None } else { self.ports.holder(task.port) };
+            return holder.unwrap_or_else(|| Arc::clone(&self.unknown));
         }
         if task.kthread {
             return self.kernel_thread(task.comm);
@@ -206,7 +213,9 @@ impl Attribution {
         let actor = if let Some(process) = self.table.subject(task, &ask) {
             let (ancestors, whole) = self.table.ancestors(&process, &ask);
             let exe_whole = process.exe.as_deref().is_some_and(|exe| !exe.starts_with('…'));
-            let complete = whole && exe_whole && !process.argv.is_empty();
+            // Without a start time it may be another run of that pid.
+            let certain = task.id.start_ns != 0;
+            let complete = certain && whole && exe_whole && !process.argv.is_empty();
             Actor::Process {
                 cgroup: self.cgroup(process.cgroup_id, process.id),
                 confidence: if complete { Confidence::Exact } else { Confidence::Partial },

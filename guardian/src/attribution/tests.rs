@@ -36,6 +36,7 @@ pub(super) fn task(tgid: u32) -> TaskFacts {
         kthread: false,
         interrupt: false,
         known: true,
+        port: 0,
         kernel_made: None,
     }
 }

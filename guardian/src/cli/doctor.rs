@@ -26,6 +26,7 @@ use crate::{
     model::{ActorClass, Link, Object, record::ActorRecord, route::rt},
     netlink::dump,
     procfs,
+    sensor::is_optional,
     surface::{
         client::{self, ClientError},
         protocol::{Reply, Request},
@@ -208,6 +209,8 @@ fn guardian(status: &Result<StatusReport, ClientError>) -> Vec<Finding> {
         let why = sensor.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
         findings.push(if sensor.attached {
             Finding::ok(format!("sensor {}{why}", sensor.name))
+        } else if is_optional(&sensor.name) {
+            Finding::ok(format!("without sensor {}, which another stands in for{why}", sensor.name))
         } else {
             Finding::wrong(
                 format!("sensor {} is not attached{why}", sensor.name),

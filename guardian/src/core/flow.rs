@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Actor, Notice, Object, ProcessId, Stamp,
+    Actor, Fallen, Notice, Object, ProcessId, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
 
@@ -29,6 +29,19 @@ pub enum Input {
         at: Stamp,
         /// The change.
         notice: Notice,
+    },
+    /// The kernel has flushed a route without announcing that.
+    Fallen {
+        /// When.
+        at: Stamp,
+        /// The route.
+        route: Fallen,
+        /// In whose request.
+        actor: Arc<Actor>,
+        /// Whose change it counts as.
+        verdict: Verdict,
+        /// Whether our own write has brought it about.
+        own: bool,
     },
     /// A process that had made a change is gone.
     Gone(ProcessId),

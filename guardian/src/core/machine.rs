@@ -18,7 +18,7 @@ use super::{
     suspicion::Suspicion,
 };
 use crate::model::{
-    Actor, Key, Links, Mode, ProcessId, Stamp,
+    Actor, Key, Links, Mode, Notice, ProcessId, Stamp,
     record::{Cause, Verdict},
 };
 
@@ -121,6 +121,19 @@ impl Core {
             Input::Own { at, notice } => {
                 let who = self.behind(at, &notice);
                 self.notice(now, notice, &who);
+            }
+            Input::Fallen { at, route, actor, verdict, own } => {
+                if let Some(object) = self.fallen(&route) {
+                    let notice = Notice::Gone { object };
+                    self.step(
+                        now,
+                        if own {
+                            Input::Own { at, notice }
+                        } else {
+                            Input::Notice { at, notice, port: 0, actor, verdict }
+                        },
+                    );
+                }
             }
             Input::Owner { alive, since } => self.owner_is(now, alive, since),
             Input::Gone(process) => self.finished(now, process, true),

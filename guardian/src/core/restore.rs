@@ -8,7 +8,7 @@ use super::{
     machine::{Core, Who},
     plan::{Action, Applied},
     rib::{Entry, Phase, Wrote},
-    suspicion::Subject,
+    suspicion::{ONE_REQUEST, Subject},
 };
 use crate::model::{
     Key, Links, Mode, Object, ProcessId, Stamp,
@@ -151,6 +151,14 @@ impl Core {
                 let object = action.object();
                 self.help(|waiting| object.helps(waiting));
             }
+            Applied::Differs(Some(hit)) if matches!(action, Action::Remove(_)) => {
+                // The kernel has taken another one: it looks at less than all of a route.
+                entry.observed.remove(&hit);
+                entry.told = wrote.done;
+                entry.wrote = Some(wrote);
+                self.set_phase(key, Phase::Contested);
+                self.reread(Reason::Mismatch);
+            }
             Applied::Differs(Some(held)) => {
                 let text = held.text(&self.links);
                 let held = Arc::new(held);
@@ -203,6 +211,12 @@ impl Core {
                 EINVAL => loss.cause = Cause::AddressRemoved,
                 _ => {}
             }
+        }
+        if loss.silent && falls && now.since(loss.at) < ONE_REQUEST {
+            // What took it away may not be over, and tells of itself next: of a link that goes down its routes fall first.
+            let retry = loss.at.after(ONE_REQUEST);
+            self.set_phase(key, Phase::Waiting { retry });
+            return;
         }
         let later = self.later(key, now);
         self.set_phase(key, later);

@@ -251,9 +251,15 @@ fn a_route_that_went_with_its_address_and_its_link_went_with_the_link() {
     world.core.applied(vec![Applied::Verified], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
     assert_eq!(world.core.plan(Stamp(world.kernel.clock), 10).len(), 1);
     let refused = Applied::Refused { errno: 100, message: None };
+    world.core.applied(vec![refused.clone()], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
+    world.effects();
+    assert!(world.reports.iter().all(|r| r.outcome != Outcome::Held), "the request may not be over");
+    world.kernel.clock += 20_000_000;
+    assert_eq!(world.core.plan(Stamp(world.kernel.clock), 10).len(), 1);
     world.core.applied(vec![refused], Stamp(world.kernel.clock), Stamp(world.kernel.clock));
     world.effects();
-    assert_eq!(world.reports.last().map(|r| r.cause), Some(crate::model::record::Cause::LinkDown));
+    let told = world.reports.last().map(|r| (r.cause, r.outcome));
+    assert_eq!(told, Some((crate::model::record::Cause::LinkDown, Outcome::Held)));
 }
 
 /// A foreigner replaces; while we undo that, the owner takes its route away and sets another: what it took away is not

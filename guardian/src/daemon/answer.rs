@@ -18,6 +18,7 @@ use crate::{
     },
     netlink::dump,
     sensor::SensorStatus,
+    sensor::is_optional,
     surface::{
         ask::Ask,
         report::{
@@ -117,7 +118,7 @@ impl Guard {
         }
         sensors
             .iter()
-            .filter(|sensor| !sensor.attached)
+            .filter(|sensor| !sensor.attached && !is_optional(sensor.name))
             .map(|sensor| {
                 let why = sensor.why.as_deref().unwrap_or("it is not attached");
                 format!("sensor {}: {why}", sensor.name)

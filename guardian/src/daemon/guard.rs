@@ -18,20 +18,22 @@ use super::{
     edges::Told,
     owner_watch::OwnerWatch,
     record::Ids,
+    reload::open_source,
     restart::Restart,
+    service::Service,
     settings,
     source::{Source, Taken},
 };
 use crate::{
-    attribution::{Attribution, OwnerRule},
+    attribution::{Attribution, OwnerRule, TaskFacts},
     config::Config,
     core::{Core, Dump, Effect, Input, Reason, Scope},
     model::{
         Actor, Stamp,
         record::{EventRecord, Verdict},
     },
-    netlink::{DumpError, Executor, Listener, State, dump, listener::RECEIVE_BUFFER},
-    sensor::{self, Lost, Sensors},
+    netlink::{DumpError, Executor, State, dump},
+    sensor::Lost,
     surface::{ask::Ask, metrics::Metrics},
 };
 
@@ -98,10 +100,11 @@ pub struct Guard {
     pub(super) told: mpsc::Sender<Told>,
     asks: mpsc::Receiver<Ask>,
     pub(super) ids: Ids,
-    taken: Vec<Taken>,
+    pub(super) taken: Vec<Taken>,
     pub(super) later: Later,
     pub(super) cost: Cost,
     pub(super) lost: Lost,
+    pub(super) service: Service,
     /// Why state is to be read again; one dump serves all reasons.
     wanted: BTreeSet<Reason>,
     dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
@@ -117,6 +120,7 @@ impl Guard {
         let (source, without_tap) = open_source(&config, &options)?;
         let mut attribution = Attribution::new(Attribution::PROCESSES);
         attribution.look_up_cgroups_at_once(owner.needs_cgroups());
+        let service = Service::new().context("cannot start the thread that tells the service manager")?;
         let (restart, preset) = Restart::new(&config, &scope);
         let mut core = Core::new(settings::settings(&config), scope);
         core.preset(preset);
@@ -141,6 +145,7 @@ impl Guard {
             later: Later::default(),
             cost: Cost::default(),
             lost: Lost::default(),
+            service,
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
@@ -169,6 +174,7 @@ impl Guard {
                 self.due();
             }
             if self.wait(&mut signals).await? {
+                self.service.stopping();
                 self.tell_all().await;
                 log::info!("ending; everything is left as it is");
                 let (desired, links) = (self.core.desired(), self.core.links().clone());
@@ -196,7 +202,7 @@ impl Guard {
     }
 
     /// Feeds what was taken to the core.
-    fn take_in(&mut self) {
+    pub(super) fn take_in(&mut self) {
         let mut taken = std::mem::take(&mut self.taken);
         if !taken.is_empty() {
             self.later.touch(clock::now());
@@ -204,15 +210,12 @@ impl Guard {
         for item in taken.drain(..) {
             match item {
                 Taken::Notice { at, notice, port, task } => {
-                    let source = &self.source;
-                    let actor = self.attribution.actor_of(&task, &|tgid| source.process(tgid));
-                    let verdict = verdict(&actor, &self.owner);
-                    if verdict == Verdict::Owner {
-                        self.owner_watch.seen(&actor);
-                    } else if !self.owner_watch.alive() {
-                        self.owner_watch.look_again(at);
-                    }
+                    let (actor, verdict) = self.whose(at, &task);
                     self.core.step(clock::now(), Input::Notice { at, notice, port, actor, verdict });
+                }
+                Taken::Fallen { at, route, task, own } => {
+                    let (actor, verdict) = self.whose(at, &task);
+                    self.core.step(clock::now(), Input::Fallen { at, route, actor, verdict, own });
                 }
                 Taken::Own { at, notice } => {
                     self.core.step(clock::now(), Input::Own { at, notice });
@@ -239,6 +242,19 @@ impl Guard {
             }
         }
         self.taken = taken;
+    }
+
+    /// Who made a change, and whose it counts as.
+    fn whose(&mut self, at: Stamp, task: &TaskFacts) -> (Arc<Actor>, Verdict) {
+        let source = &self.source;
+        let actor = self.attribution.actor_of(task, &|tgid| source.process(tgid));
+        let verdict = verdict(&actor, &self.owner);
+        if verdict == Verdict::Owner {
+            self.owner_watch.seen(&actor);
+        } else if !self.owner_watch.alive() {
+            self.owner_watch.look_again(at);
+        }
+        (actor, verdict)
     }
 
     /// One round of writes; whether there was anything to write.
@@ -329,6 +345,7 @@ impl Guard {
                     self.restart.compare(&self.core.desired(), self.core.links());
                     let objects = self.core.desired().len();
                     log::info!("first snapshot taken: {objects} objects guarded");
+                    self.tell_ready(None);
                 }
             }
             Err(error) => {
@@ -342,7 +359,9 @@ impl Guard {
 
     /// When there is something to do though nothing happens.
     fn deadline(&self) -> Option<Stamp> {
-        [self.core.deadline(), self.later.deadline(), self.dump_not_before, self.restart.deadline()]
+        let restart = self.restart.deadline();
+        let service = self.service.deadline();
+        [self.core.deadline(), self.later.deadline(), self.dump_not_before, restart, service]
             .into_iter()
             .flatten()
             .min()
@@ -407,78 +426,7 @@ impl Guard {
             self.dump_not_before = None;
         }
         self.afterwards(now);
-    }
-
-    /// Reads the configuration again; a bad one changes nothing.
-    pub(super) fn reload(&mut self) -> Result<(), String> {
-        let result = self.try_reload();
-        self.metrics.set_reload(result.is_ok());
-        match &result {
-            Ok(()) => log::info!("configuration read again"),
-            Err(error) => log::error!("the configuration in use is kept: {error:#}"),
-        }
-        result.map_err(|error| format!("{error:#}"))
-    }
-
-    fn try_reload(&mut self) -> anyhow::Result<()> {
-        let config = Config::load(self.options.config_path.as_deref(), &self.options.overrides)?;
-        let scope = settings::scope(&config)?;
-        let owner = settings::owner(&config)?;
-        if config.http != self.config.http
-            || config.control != self.config.control
-            || config.state != self.config.state
-        {
-            log::warn!("[http], [control] and [state] are taken over at the next start");
-        }
-        if settings::kernel_scope(&config) != settings::kernel_scope(&self.config) {
-            let (source, without_tap) = open_source(&config, &self.options)?;
-            // What the old one has seen is taken in; what both have seen does no harm.
-            while self.source.take(self.executor.port(), &mut self.taken) {
-                self.take_in();
-            }
-            self.take_in();
-            self.count_losses();
-            (self.source, self.without_tap) = (source, without_tap);
-            self.lost = Lost::default();
-            self.cost = Cost::default();
-            self.show_sensors();
-            self.source.set_links(self.core.outside_links());
-        }
-        self.core.reconfigure(clock::now(), settings::settings(&config), scope);
-        self.attribution.look_up_cgroups_at_once(owner.needs_cgroups());
-        self.owner_watch.set_rule(owner.clone());
-        self.owner = owner;
-        self.metrics.set_mode(config.mode);
-        self.config = config;
-        self.effects();
-        Ok(())
-    }
-
-    fn show_sensors(&self) {
-        for sensor in self.source.status(self.without_tap.as_deref()) {
-            self.metrics.set_sensor(sensor.name, sensor.attached);
-            if !sensor.attached {
-                let why = sensor.why.unwrap_or_default();
-                log::warn!("sensor {} is not attached: {why}", sensor.name);
-            }
-        }
-    }
-}
-
-/// The tap where it is wanted and the kernel takes it, plain netlink otherwise, with the reason.
-fn open_source(config: &Config, options: &RunOptions) -> anyhow::Result<(Source, Option<String>)> {
-    let plain = || Listener::open(RECEIVE_BUFFER).map(Source::Plain).context("cannot listen to rtnetlink");
-    if options.no_bpf {
-        return Ok((plain()?, Some("switched off by --no-bpf".into())));
-    }
-    let wanted = sensor::Options {
-        scope: settings::kernel_scope(config),
-        debug: options.debug_bpf,
-        ring_bytes: sensor::Options::RING_BYTES,
-    };
-    match Sensors::open(&wanted) {
-        Ok(sensors) => Ok((Source::tap(sensors).context("cannot wait for the sensors' ring")?, None)),
-        Err(error) => Ok((plain()?, Some(error.to_string()))),
+        self.service.turned(now);
     }
 }
 

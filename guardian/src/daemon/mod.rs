@@ -14,8 +14,10 @@ mod lock;
 mod owner_watch;
 mod priority;
 mod record;
+mod reload;
 mod restart;
 mod saved;
+mod service;
 mod settings;
 mod source;
 

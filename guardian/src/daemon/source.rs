@@ -8,7 +8,7 @@ use super::clock;
 use crate::{
     attribution::{Comm, KernelWork, TaskFacts},
     core::plan::Applied,
-    model::{Notice, Object, Process, ProcessId, Stamp, route::rt},
+    model::{Fallen, Notice, Object, Process, ProcessId, Stamp, route::rt},
     netlink::{DecodeError, Listener, Received, decode, frames},
     sensor::{Lookups, Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
 };
@@ -36,6 +36,8 @@ pub enum Taken {
     Notice { at: Stamp, notice: Notice, port: u32, task: TaskFacts },
     /// A change that a write of our own has brought about.
     Own { at: Stamp, notice: Notice },
+    /// A route that went without a message.
+    Fallen { at: Stamp, route: Fallen, task: TaskFacts, own: bool },
     /// Who a process is.
     Process(Process),
     /// A process is gone.
@@ -151,6 +153,10 @@ impl Source {
 
 fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, own_port: u32, into: &mut Vec<Taken>) {
     match sensed {
+        Sensed::Fallen { at, task, route } => {
+            let own = task.own;
+            into.push(Taken::Fallen { at, route, task: facts(&task, 0, None), own });
+        }
         Sensed::Process(process) => into.push(Taken::Process(process)),
         Sensed::Exit(process) => into.push(Taken::Exit(process)),
         Sensed::Message { bytes, whole_len, .. } if bytes.len() < whole_len => {
@@ -163,7 +169,8 @@ fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, own_port: u32, into: &mut V
                     Ok(Some((_, port))) if port == own_port => {}
                     Ok(Some((notice, _))) if task.own => into.push(Taken::Own { at, notice }),
                     Ok(Some((notice, port))) => {
-                        let task = facts(&task, &notice, port, sees_interrupts);
+                        let made = kernel_made(&task, &notice, port, sees_interrupts);
+                        let task = facts(&task, port, made);
                         into.push(Taken::Notice { at, notice, port, task });
                     }
                     Ok(None) => {}
@@ -196,26 +203,17 @@ fn nobody() -> TaskFacts {
         kthread: false,
         interrupt: false,
         known: false,
+        // Nobody is named without BPF: by the time that such a message is read its sender is usually gone.
+        port: 0,
         kernel_made: None,
     }
 }
 
-fn facts(task: &Task, notice: &Notice, port: u32, sees_interrupts: bool) -> TaskFacts {
+fn facts(task: &Task, port: u32, kernel_made: Option<KernelWork>) -> TaskFacts {
     let mut comm = Comm::default();
     for (to, from) in comm.iter_mut().zip(task.comm.as_bytes()) {
         *to = *from;
     }
-    // The message says what kind of work it was; that it was the kernel's the context says, where it can.
-    let on_its_own = port == 0 && (task.interrupt || !sees_interrupts);
-    let kernel_made = match notice {
-        Notice::Set { object, .. } | Notice::Gone { object } if on_its_own => match object {
-            Object::Route(r) if r.protocol == rt::PROT_RA => Some(KernelWork::RouterAdvertisement),
-            Object::Route(r) if r.expires => Some(KernelWork::Expiry),
-            Object::Address(a) if a.expires => Some(KernelWork::Expiry),
-            _ => None,
-        },
-        _ => None,
-    };
     TaskFacts {
         id: task.id,
         tid: task.tid,
@@ -225,6 +223,22 @@ fn facts(task: &Task, notice: &Notice, port: u32, sees_interrupts: bool) -> Task
         kthread: task.kthread,
         interrupt: task.interrupt,
         known: task.known,
+        port,
         kernel_made,
+    }
+}
+
+/// The message says what kind of work it was; that it was the kernel's the context says, where it can.
+fn kernel_made(task: &Task, notice: &Notice, port: u32, sees_interrupts: bool) -> Option<KernelWork> {
+    if port != 0 || (sees_interrupts && !task.interrupt) {
+        return None;
+    }
+    match notice {
+        Notice::Set { object, .. } | Notice::Gone { object } => match object {
+            Object::Route(r) if r.protocol == rt::PROT_RA => Some(KernelWork::RouterAdvertisement),
+            Object::Route(r) if r.expires => Some(KernelWork::Expiry),
+            Object::Address(a) if a.expires => Some(KernelWork::Expiry),
+            _ => None,
+        },
     }
 }

@@ -26,6 +26,6 @@ pub use nexthop::Nexthop;
 pub use notice::Notice;
 pub use object::{Key, Object};
 pub use prefix::{Family, Prefix};
-pub use route::{Leg, Route, RouteKey};
+pub use route::{Fallen, Leg, Route, RouteKey};
 pub use rule::{Rule, RuleKey};
 pub use time::Stamp;

@@ -80,6 +80,28 @@ pub struct RouteKey {
     pub metric: u32,
 }
 
+/// An IPv4 route that the kernel has flushed without a message, as far as its table knows it (`struct fib_alias`): not
+/// its ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallen {
+    /// What it was looked up by.
+    pub key: RouteKey,
+    /// `rtm_type`.
+    pub kind: u8,
+    /// `rtm_protocol`.
+    pub protocol: u8,
+    /// `rtm_scope`.
+    pub scope: u8,
+}
+
+impl Fallen {
+    /// Whether it can have been this route.
+    pub fn can_be(&self, route: &Route) -> bool {
+        route.key == self.key
+            && (route.kind, route.protocol, route.scope) == (self.kind, self.protocol, self.scope)
+    }
+}
+
 impl RouteKey {
     /// The address family.
     pub const fn family(&self) -> Family {

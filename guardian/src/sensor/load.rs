@@ -16,7 +16,7 @@ use route_guardian_ebpf::{
 use crate::procfs;
 
 use super::{
-    Options, SensorError, SensorStatus, lookups,
+    Options, SensorError, SensorStatus, fib, lookups,
     offsets::{Offsets, VMLINUX},
     processes,
     tap::{TapSocket, introduce},
@@ -168,8 +168,9 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
         let why = seed(&mut ebpf, own).err();
         status.push(SensorStatus { name: "processes", attached: why.is_none(), why });
         status.push(lookups_status(&mut ebpf, offsets));
+        status.push(fib::attach(&mut ebpf, offsets, options.trampolines));
     } else {
-        for name in ["interrupt", "fork", "exec", "exit", "extack", "processes", "lookups"] {
+        for name in ["interrupt", "fork", "exec", "exit", "extack", "processes", "lookups", "fib"] {
             let why = Some("the task cannot be read on this kernel, see identity".to_owned());
             status.push(SensorStatus { name, attached: false, why });
         }

@@ -4,6 +4,7 @@
 //! the map of processes that the tap joins its messages with, in the kernel. Both write to one ring.
 
 mod btf;
+mod fib;
 mod load;
 mod lookups;
 mod offsets;
@@ -27,7 +28,7 @@ use route_guardian_ebpf::{LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCA
 pub use btf::BtfError;
 pub use lookups::{Lookup, Lookups, Switch};
 
-use crate::model::{Process, ProcessId, Stamp};
+use crate::model::{Fallen, Process, ProcessId, Stamp};
 use load::{LastWords, Loaded, Record};
 
 /// Which routes the kernel side lets pass, besides those on links that [`Sensors::set_links`] does not rule out.
@@ -48,6 +49,8 @@ pub struct Options {
     pub debug: bool,
     /// The size of the ring in bytes; rounded up to a power of two and at least a page.
     pub ring_bytes: u32,
+    /// Whether hooks on kernel functions are tried as trampolines (fentry) first, and not only as breakpoints (kprobe).
+    pub trampolines: bool,
 }
 
 impl Options {
@@ -57,7 +60,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scope: KernelScope::default(), debug: false, ring_bytes: Self::RING_BYTES }
+        Self { scope: KernelScope::default(), debug: false, ring_bytes: Self::RING_BYTES, trampolines: true }
     }
 }
 
@@ -101,6 +104,15 @@ pub enum Sensed<'a> {
         /// Its true length: more than `bytes` where it was cut, and has to be read again.
         whole_len: usize,
     },
+    /// An IPv4 route in scope that the kernel has flushed without a message.
+    Fallen {
+        /// When.
+        at: Stamp,
+        /// In which task.
+        task: Task,
+        /// The route, as far as the kernel's table knows it.
+        route: Fallen,
+    },
     /// Who a process is: before the first message of it or of a process it started, and anew
     /// after it has executed something else.
     Process(Process),
@@ -125,12 +137,17 @@ pub struct Lost {
 /// The state of one sensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SensorStatus {
-    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit`, `extack`, `processes` or `lookups`.
+    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit`, `extack`, `processes`, `lookups` or `fib`.
     pub name: &'static str,
     /// Whether it works.
     pub attached: bool,
     /// Why not, or what it lacks.
     pub why: Option<String>,
+}
+
+/// Whether what a sensor tells is found another way where it is not attached, a little later.
+pub fn is_optional(sensor: &str) -> bool {
+    sensor == "fib"
 }
 
 /// Why the tap, without which there are no sensors, does not work.

@@ -72,9 +72,10 @@ impl Offsets {
         self.missing.get(group).map(String::as_str)
     }
 
-    /// What else of a task the kernel does not have, in words. `preempt_count` is not where x86 keeps it.
+    /// What else of a task the kernel does not have, in words. `preempt_count` is not where x86 keeps it, and sensors tell
+    /// of their own.
     pub fn optional_missing(&self) -> Vec<String> {
-        let others = ["preempt", "lookup"];
+        let others = ["preempt", "lookup", "fib", "tos", "dscp"];
         self.missing
             .iter()
             .filter(|(group, _)| !others.contains(*group))

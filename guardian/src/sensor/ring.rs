@@ -1,13 +1,15 @@
 //! Decoding the records of the ring.
 
 use route_guardian_ebpf::{
-    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, CONTEXT_SELF, ExitRecord, Id, KIND_EXIT,
-    KIND_MESSAGE, KIND_PROCESS, MessageHead, PROCESS_EXE_CUT, PROCESS_EXE_DELETED, PROCESS_EXE_TEXT,
-    ProcessRecord, TASK_KNOWN,
+    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, CONTEXT_SELF, ExitRecord, FallenRecord, FallenRoute,
+    Id, KIND_EXIT, KIND_FALLEN, KIND_MESSAGE, KIND_PROCESS, MessageHead, PROCESS_EXE_CUT,
+    PROCESS_EXE_DELETED, PROCESS_EXE_TEXT, ProcessRecord, TASK_KNOWN,
 };
 
+use std::net::Ipv4Addr;
+
 use super::{Sensed, Task};
-use crate::model::{Process, ProcessId, Stamp};
+use crate::model::{Fallen, Prefix, Process, ProcessId, RouteKey, Stamp};
 
 /// A plain record that may be copied out of any bytes.
 ///
@@ -20,6 +22,8 @@ unsafe impl Plain for MessageHead {}
 unsafe impl Plain for ProcessRecord {}
 // SAFETY: likewise.
 unsafe impl Plain for ExitRecord {}
+// SAFETY: likewise.
+unsafe impl Plain for FallenRecord {}
 
 /// Copies a record from the beginning of `bytes`, however they are aligned.
 fn take<T: Plain>(bytes: &[u8]) -> Option<T> {
@@ -43,8 +47,20 @@ pub fn decode(record: &[u8]) -> Option<Sensed<'_>> {
         }
         KIND_PROCESS => Some(Sensed::Process(process(&take(record)?))),
         KIND_EXIT => Some(Sensed::Exit(process_id(take::<ExitRecord>(record)?.id))),
+        KIND_FALLEN => {
+            let FallenRecord { head, route } = take(record)?;
+            Some(Sensed::Fallen { at: Stamp(head.at), task: task(&head), route: fallen(&route)? })
+        }
         _ => None,
     }
+}
+
+/// `None` where the prefix is longer than an address.
+fn fallen(route: &FallenRoute) -> Option<Fallen> {
+    let to = Ipv4Addr::from(route.to.to_ne_bytes());
+    let dst = Prefix::new(to.into(), route.len)?;
+    let key = RouteKey { table: route.table, dst, src: None, tos: route.tos, metric: route.metric };
+    Some(Fallen { key, kind: route.kind, protocol: route.protocol, scope: route.scope })
 }
 
 fn task(head: &MessageHead) -> Task {
@@ -201,8 +217,32 @@ mod tests {
     }
 
     #[test]
+    fn reads_a_fallen_route() {
+        let head = MessageHead { kind: KIND_FALLEN, at: 7, bits: TASK_KNOWN, ..MessageHead::default() };
+        let to = u32::from_ne_bytes([10, 244, 2, 0]);
+        let route = FallenRoute {
+            to,
+            table: 254,
+            metric: 5,
+            len: 24,
+            kind: 1,
+            protocol: 17,
+            ..FallenRoute::default()
+        };
+        let record = bytes_of(&FallenRecord { head, route });
+        let Some(Sensed::Fallen { at: Stamp(7), route: fallen, .. }) = decode(&record) else { panic!() };
+        assert_eq!((fallen.key.dst.to_string(), fallen.key.metric), ("10.244.2.0/24".into(), 5));
+        let long = bytes_of(&FallenRecord { head, route: FallenRoute { len: 33, ..route } });
+        assert!(decode(&long).is_none());
+    }
+
+    #[test]
     fn refuses_what_is_short_or_unknown() {
         for bytes in [
+            bytes_of(&FallenRecord {
+                head: MessageHead { kind: KIND_FALLEN, ..MessageHead::default() },
+                ..FallenRecord::default()
+            }),
             bytes_of(&sample()),
             bytes_of(&MessageHead { kind: KIND_MESSAGE, kept: 1, ..MessageHead::default() }),
         ] {

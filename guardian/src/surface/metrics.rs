@@ -33,8 +33,19 @@ pub const RESYNC_REASONS: [&str; 8] =
     ["start", "silent", "mismatch", "exists", "lost", "truncated", "interrupted", "operator"];
 
 /// The sensors.
-pub const SENSORS: [&str; 10] =
-    ["tap", "identity", "interrupt", "exec", "fork", "exit", "extack", "processes", "lookups", "netlink"];
+pub const SENSORS: [&str; 11] = [
+    "tap",
+    "identity",
+    "interrupt",
+    "exec",
+    "fork",
+    "exit",
+    "extack",
+    "processes",
+    "lookups",
+    "fib",
+    "netlink",
+];
 
 /// What damping does to an object.
 pub const DAMPING_TO: [&str; 2] = ["held", "released"];

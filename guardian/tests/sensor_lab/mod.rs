@@ -14,7 +14,7 @@ use std::{
 };
 
 use route_guardian::{
-    model::{Process, ProcessId, Stamp},
+    model::{Fallen, Process, ProcessId, Stamp},
     sensor::{KernelScope, Options, Sensed, Sensors, Task},
 };
 
@@ -76,6 +76,8 @@ pub struct Lab {
     pub seen: Vec<Seen>,
     pub processes: Vec<Process>,
     pub exits: Vec<ProcessId>,
+    /// Routes that went without a message.
+    pub fallen: Vec<(Task, Fallen)>,
 }
 
 /// Routes by anybody with the protocols that `ip` and the kernel use.
@@ -99,7 +101,7 @@ impl Lab {
         ip("addr add fd09::1/64 dev a0 nodad");
         let sensors = Sensors::open(options)
             .unwrap_or_else(|error| panic!("these tests need root and a kernel with BPF: {error}"));
-        let mut lab = Self { sensors, seen: vec![], processes: vec![], exits: vec![] };
+        let mut lab = Self { sensors, seen: vec![], processes: vec![], exits: vec![], fallen: vec![] };
         if !options.scope.protocols.contains(&3) {
             return lab;
         }
@@ -117,12 +119,13 @@ impl Lab {
     }
 
     pub fn drain(&mut self) -> usize {
-        let Self { sensors, seen, processes, exits } = self;
+        let Self { sensors, seen, processes, exits, fallen } = self;
         sensors.drain(usize::MAX, &mut |sensed| match sensed {
             Sensed::Message { at, task, bytes, whole_len } => {
                 let delay = now().since(at);
                 seen.push(Seen { task, bytes: bytes.to_vec(), whole_len, delay });
             }
+            Sensed::Fallen { task, route, .. } => fallen.push((task, route)),
             Sensed::Process(process) => processes.push(process),
             Sensed::Exit(id) => exits.push(id),
         })
