@@ -2,4 +2,5 @@
 //!
 //! They need root, as the namespace tests do; `cargo xtask test` sees to that, to the build and to the programs.
 
+mod kubernetes;
 mod prometheus;

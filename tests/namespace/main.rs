@@ -8,6 +8,7 @@ mod actors;
 mod churn;
 mod cost;
 mod damping;
+mod deployment;
 mod fights;
 mod footprint;
 mod foreign;

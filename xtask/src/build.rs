@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    program::{cargo, root, run},
+    program::{answer, cargo, root, run},
     setup::{self, Tools},
 };
 
@@ -60,4 +60,10 @@ pub fn object(tools: &Tools) -> Result<()> {
         return Ok(());
     }
     fs::write(&object, bytes).with_context(|| format!("cannot write {}", object.display()))
+}
+
+/// What the workspace's compiler makes programs for, such as `x86_64-unknown-linux-gnu`.
+pub fn host() -> Option<String> {
+    let text = answer(Command::new("rustc").arg("-vV"))?;
+    text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned)
 }

@@ -4,11 +4,14 @@ mod bench;
 mod build;
 mod contained;
 mod demo;
+mod kubernetes_tools;
 mod linker;
 mod namespaces;
 mod packages;
 mod program;
+mod sbom;
 mod setup;
+mod standalone;
 mod toolchain;
 mod verify;
 mod vm;
@@ -38,7 +41,12 @@ enum Verb {
         /// Build target/debug/route-guardian instead
         #[arg(long)]
         debug: bool,
+        /// Build target/static/route-guardian instead: it needs no library, and is what the image has
+        #[arg(long = "static", conflicts_with = "debug")]
+        standalone: bool,
     },
+    /// Write target/static/route-guardian.cdx.json: what is in the binary, as a CycloneDX bill of materials
+    Sbom,
     /// Build, then run the unit, property and namespace tests (the last as root)
     Test {
         /// Only tests whose name contains this
@@ -98,10 +106,13 @@ fn act(verb: Verb) -> Result<ExitCode> {
             println!("bpf-linker:   {}", tools.linker.display());
             if tests {
                 setup::programs(packages::TESTS)?;
+                kubernetes_tools::install()?;
                 println!("The programs that tests, demo and benchmark use are there.");
             }
         }
-        Verb::Build { debug } => println!("{}", build::all(debug)?.display()),
+        Verb::Build { standalone: true, .. } => println!("{}", standalone::build()?.display()),
+        Verb::Build { debug, .. } => println!("{}", build::all(debug)?.display()),
+        Verb::Sbom => println!("{}", sbom::write()?.display()),
         Verb::Test { filter } => verify::test(filter.as_deref())?,
         Verb::Check => verify::check()?,
         Verb::Demo | Verb::Bench { .. } if elsewhere() => {

@@ -1,11 +1,11 @@
 //! Tests and lints.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build, contained, namespaces, packages,
+    build, contained, kubernetes_tools, namespaces, packages,
     program::{self, answer, as_root, cargo, run, say},
     setup, vm,
 };
@@ -15,6 +15,7 @@ use crate::{
 /// the toolchain has them.
 pub fn test(filter: Option<&str>) -> Result<()> {
     setup::programs(packages::TESTS)?;
+    kubernetes_tools::install()?;
     if packages::is_ci() && has_lints() {
         check()?;
     }
@@ -22,6 +23,11 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if let Some(why) = namespaces::unusable() {
         say(&format!("{why}: what needs a kernel is tested in virtual machines"));
         run(cargo().args(["test", "--package", "xtask", "--package", "route-guardian-ebpf"]).args(filter))?;
+        if filter.is_none() {
+            // No matter of the kernel, and guests do not have the programs.
+            let manifests = ["test", "--package", "route-guardian-tests", "--test", "deploy", "kubernetes"];
+            run(cargo().args(manifests))?;
+        }
         return in_guests(&[], Inside::Tests(filter.unwrap_or_default()));
     }
     let mut tests = cargo();
@@ -29,7 +35,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if !program::is_root() {
         // Cargo builds as who we are, and starts the test binaries through this.
         as_root("true", "making network namespaces for the tests")?;
-        let host = host().context("rustc does not say what it compiles for")?;
+        let host = build::host().context("rustc does not say what it compiles for")?;
         let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
         tests.env(variable, "sudo -n --preserve-env --");
     }
@@ -143,9 +149,4 @@ pub fn check() -> Result<()> {
 
 fn has_lints() -> bool {
     ["fmt", "clippy"].iter().all(|lint| answer(cargo().args([lint, "--version"])).is_some())
-}
-
-fn host() -> Option<String> {
-    let text = answer(Command::new("rustc").arg("-vV"))?;
-    text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned)
 }

@@ -1,0 +1,101 @@
+//! The API's schemas, in which a field that no release knows is a fault.
+
+use std::{fs, path::PathBuf, process::Output};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{VARIANTS, objects, printed, root, tool};
+
+/// The oldest release of Kubernetes 1 that the manifests are for.
+const OLDEST: u32 = 28;
+
+fn validator(program: &str) -> Result<std::process::Command> {
+    let program = root().join("target/tools/kubernetes/python/bin").join(program);
+    ensure!(program.is_file(), "{} is not there; `cargo xtask setup --tests` installs it", program.display());
+    Ok(std::process::Command::new(program))
+}
+
+/// The newest minor release that the validator has the schemas of.
+fn newest() -> Result<u32> {
+    let ask = "import kubernetes_validate; print(kubernetes_validate.latest_version())";
+    let version = printed(validator("python")?.args(["-c", ask]))?;
+    version.split('.').nth(1).and_then(|minor| minor.trim().parse().ok()).context("not a version")
+}
+
+fn validate(kubernetes: u32, files: &[PathBuf]) -> Result<Output> {
+    let mut command = validator("kubernetes-validate")?;
+    command.args(["--strict", "--kubernetes-version", &format!("1.{kubernetes}")]).args(files);
+    command.output().context("cannot run kubernetes-validate")
+}
+
+/// The objects of the API itself; what the Prometheus operator adds to it has its schema in the cluster.
+fn without_custom(stream: &str) -> Result<String> {
+    let objects = objects(stream)?;
+    let own = objects.iter().filter(|object| object["kind"] != "PodMonitor");
+    Ok(own.map(|object| format!("---\n{object}\n")).collect())
+}
+
+#[test]
+fn every_release_takes_every_variant() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut files = Vec::new();
+    for (number, variant) in VARIANTS.iter().enumerate() {
+        for (by, stream) in [("kubectl", variant.kustomized()?), ("helm", variant.templated()?)] {
+            let path = dir.path().join(format!("{number}-{by}.yaml"));
+            fs::write(&path, without_custom(&stream)?)?;
+            files.push((variant.kubernetes.start, path));
+        }
+    }
+    let newest = newest()?;
+    ensure!(newest >= OLDEST + 9, "the validator knows no release after 1.{newest}");
+    for kubernetes in OLDEST..=newest {
+        let of = files.iter().filter(|(since, _)| (*since..).contains(&kubernetes));
+        let of: Vec<PathBuf> = of.map(|(_, path)| path.clone()).collect();
+        let output = validate(kubernetes, &of)?;
+        let said = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+        // A kind without a schema is a mere warning to it.
+        assert!(output.status.success() && !said.contains("WARN"), "Kubernetes 1.{kubernetes}: {said}");
+        assert!(said.matches("passed").count() >= 3 * of.len(), "Kubernetes 1.{kubernetes}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_no_release_knows_is_refused() -> Result<()> {
+    let good = VARIANTS[0].kustomized()?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("bad.yaml");
+    for (right, wrong) in [
+        ("hostNetwork: true", "hostNetwrok: true"),
+        ("privileged: true", "privileged: all"),
+        ("kind: DaemonSet", "kind: DeamonSet"),
+    ] {
+        assert!(good.contains(right), "no {right:?} in:\n{good}");
+        fs::write(&path, good.replace(right, wrong))?;
+        let output = validate(newest()?, std::slice::from_ref(&path))?;
+        let said = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+        assert!(!output.status.success() || said.contains("WARN"), "{wrong:?} is taken: {said}");
+    }
+    Ok(())
+}
+
+/// The component for old releases is there because this is refused.
+#[test]
+fn before_1_30_there_is_no_field_for_apparmor() -> Result<()> {
+    let variant = VARIANTS.iter().find(|v| v.overlay == "least-privilege").context("no such variant")?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("new.yaml");
+    fs::write(&path, variant.kustomized()?)?;
+    assert!(!validate(29, std::slice::from_ref(&path))?.status.success());
+    assert!(validate(30, &[path])?.status.success());
+    Ok(())
+}
+
+#[test]
+fn base_and_overlays_are_built_by_themselves() -> Result<()> {
+    for folder in ["base", "overlays/privileged", "overlays/least-privilege"] {
+        let stream = printed(tool("kubectl")?.arg("kustomize").arg(super::file(folder)))?;
+        assert_eq!(objects(&stream)?.len(), 4, "{folder}");
+    }
+    Ok(())
+}
