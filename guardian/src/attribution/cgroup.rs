@@ -42,11 +42,9 @@ impl Cgroups {
             },
         );
         let hybrid = mounts.iter().any(|mount| !mount.unified);
-        let unified = || mounts.iter().filter(|mount| mount.unified);
-        let chosen = unified().find(|mount| mount.root == "/").or_else(|| unified().next());
-        let mount = chosen.and_then(|mount| {
+        let mount = most(&mounts).and_then(|mount| {
             let open = File::open(&mount.point).ok()?;
-            Some(Mount { open, point: mount.point.clone(), root: mount.root.clone() })
+            Some(Mount { open, point: mount.point.clone(), root: from_top(&mount.root).to_owned() })
         });
         Self { mount, hybrid, paths: HashMap::new() }
     }
@@ -111,18 +109,19 @@ impl Mount {
         // SAFETY: the kernel has just returned this descriptor to us and to nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
-        Some(self.within(&name))
+        self.within(&name)
     }
 
-    /// The path in the hierarchy of a path in the filesystem. One outside of the mount point is one that
-    /// our mount does not show; the kernel then gives it from the root of the hierarchy.
-    fn within(&self, name: &Path) -> String {
+    /// The path in the hierarchy of a path in the filesystem. One outside of the mount point is one that our mount does
+    /// not show; the kernel then gives it from the root of the hierarchy, or, newer ones, says no more than "/".
+    fn within(&self, name: &Path) -> Option<String> {
         match name.strip_prefix(&self.point) {
             Ok(rest) => {
                 let path = format!("{}/{}", self.root.trim_end_matches('/'), rest.to_string_lossy());
-                if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path }
+                Some(if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path })
             }
-            Err(_) => name.to_string_lossy().into_owned(),
+            Err(_) if name == Path::new("/") => None,
+            Err(_) => Some(name.to_string_lossy().into_owned()),
         }
     }
 }
@@ -133,6 +132,26 @@ struct MountLine {
     unified: bool,
     root: String,
     point: PathBuf,
+}
+
+/// The mount of the unified hierarchy that shows the most of it: one of a cgroup above our cgroup namespace's, as a
+/// container gets it from the host, then one of the root that we see.
+fn most(mounts: &[MountLine]) -> Option<&MountLine> {
+    let unified = || mounts.iter().filter(|mount| mount.unified);
+    let above = unified().find(|mount| mount.root.starts_with("/.."));
+    above.or_else(|| unified().find(|mount| mount.root == "/")).or_else(|| unified().next())
+}
+
+/// A path without the `/..` with which the kernel leads out of a cgroup namespace (`cgroup_namespaces(7)`), as a
+/// container has one: the rest is the way down from a cgroup above, for what is not in a pod from the top.
+fn from_top(path: &str) -> &str {
+    let mut rest = path;
+    while let Some(above) =
+        rest.strip_prefix("/..").filter(|above| above.is_empty() || above.starts_with('/'))
+    {
+        rest = above;
+    }
+    if rest.is_empty() { "/" } else { rest }
 }
 
 /// A line of `/proc/self/mountinfo` (proc(5)), if it is a mount of cgroups.
@@ -152,7 +171,7 @@ fn parse_mount(line: &str) -> Option<MountLine> {
 pub fn parse_membership(text: &str) -> Option<&str> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
-        Some((fields.next()?, fields.next()?, fields.next()?))
+        Some((fields.next()?, fields.next()?, from_top(fields.next()?)))
     });
     lines
         .max_by_key(|&(id, controllers, path)| {

@@ -128,6 +128,23 @@ fn the_line_that_says_most_wins() {
     assert_eq!(parse_membership("garbage\n"), None);
 }
 
+/// As Linux 6.18 shows it to a process in a cgroup namespace two levels down.
+#[test]
+fn from_within_a_cgroup_namespace_all_is_as_from_without() {
+    assert_eq!(parse_membership("0::/../../system.slice/a.service\n"), Some("/system.slice/a.service"));
+    assert_eq!(parse_membership("0::/../..\n"), Some("/"));
+    assert_eq!(parse_membership("0::/..a/b\n"), Some("/..a/b"));
+    let line = |root: &str, point: &str| {
+        parse_mount(&format!("64 44 0:38 {root} {point} rw - cgroup2 none rw")).unwrap()
+    };
+    let own = || line("/", "/sys/fs/cgroup");
+    let host = || line("/../..", "/host/cgroup");
+    assert_eq!(most(&[own(), host()]), Some(&host()));
+    assert_eq!(most(&[line("/a", "/x"), own()]), Some(&own()));
+    assert_eq!(most(&[]), None);
+    assert_eq!(from_top(&host().root), "/", "what is in it is named from the top");
+}
+
 #[test]
 fn mounts_are_told_apart() {
     let line = |tail: &str| {
@@ -156,8 +173,9 @@ fn names_become_paths_of_the_hierarchy() {
         ("/a", "/system.slice/x.service", "/system.slice/x.service"),
         ("/", "/sys/fs/cgroup2/b", "/sys/fs/cgroup2/b"),
     ] {
-        assert_eq!(mount(root).within(Path::new(name)), path);
+        assert_eq!(mount(root).within(Path::new(name)).as_deref(), Some(path));
     }
+    assert_eq!(mount("/a").within(Path::new("/")), None, "it is not the root that is meant");
 }
 
 /// On the real cgroup filesystem, where there is one and we may make a cgroup in it.
