@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Output};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{VARIANTS, objects, printed, root, tool};
+use super::{VARIANTS, objects, only, printed, root, tool};
 
 /// The oldest release of Kubernetes 1 that the manifests are for.
 const OLDEST: u32 = 28;
@@ -88,6 +88,32 @@ fn before_1_30_there_is_no_field_for_apparmor() -> Result<()> {
     fs::write(&path, variant.kustomized()?)?;
     assert!(!validate(29, std::slice::from_ref(&path))?.status.success());
     assert!(validate(30, &[path])?.status.success());
+    Ok(())
+}
+
+/// The folder of a cluster's own wishes that the README shows.
+#[test]
+fn the_example_of_the_readme_is_built() -> Result<()> {
+    let readme = super::read("README.md")?;
+    let (_, example) = readme.split_once("    # kustomization.yaml\n").context("no example")?;
+    let example: String =
+        example.lines().map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+    let dir = tempfile::Builder::new().prefix("kustomize-").tempdir_in(root().join("target"))?;
+    let here = example.replace("route-guardian/deploy/", "../../deploy/");
+    fs::write(dir.path().join("kustomization.yaml"), here)?;
+    fs::write(dir.path().join("config.toml"), "mode = \"observe\"\n")?;
+    let stream = printed(tool("kubectl")?.arg("kustomize").arg(dir.path()))?;
+    let objects = objects(&stream)?;
+    assert_eq!(only(&objects, "ConfigMap")?["data"]["config.toml"], "mode = \"observe\"\n");
+    let pod = &only(&objects, "DaemonSet")?["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["image"], "registry.example/route-guardian:0.1.0");
+    let volume = &pod["volumes"][0]["configMap"]["name"];
+    assert_eq!(
+        *volume,
+        only(&objects, "ConfigMap")?["metadata"]["name"],
+        "the pod has another configuration"
+    );
+    only(&objects, "PodMonitor")?;
     Ok(())
 }
 
