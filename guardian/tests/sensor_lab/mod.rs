@@ -1,5 +1,7 @@
 //! A network namespace with two links, the sensors in it, and what they sensed.
 
+#![allow(dead_code, reason = "either test uses a part of it")]
+
 pub mod netlink;
 
 use std::{
