@@ -8,13 +8,13 @@ mod actor;
 mod browser;
 mod event;
 mod guardian;
-mod http;
 mod namespace;
 mod networkd;
 mod node;
 mod process;
 mod state;
 
+pub mod http;
 pub mod icmp6;
 pub mod netlink;
 
@@ -22,7 +22,7 @@ pub use actor::Actor;
 pub use browser::Browser;
 pub use event::Event;
 pub use guardian::{Guardian, Launch, Metrics, binary};
-pub use namespace::{Lab, NODE, PEER, TUNNEL};
+pub use namespace::{Lab, NODE, PEER, TUNNEL, program};
 pub use networkd::{Networkd, Settings, bus};
 pub use node::{Node, PORTS, Pod, VIP6, VIPS};
 pub use process::{Tethered, tethered};

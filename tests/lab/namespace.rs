@@ -133,7 +133,7 @@ impl Lab {
         }
         // By another process: were the copy open for writing in this one, a thread that forks just then would take
         // that along for a moment, and to run it would fail: "Text file busy".
-        let status = Command::new("cp").arg(find(program)?).arg(&to).status()?;
+        let status = Command::new("cp").arg(self::program(program)?).arg(&to).status()?;
         ensure!(status.success(), "cannot copy {program} to {}: {status}", to.display());
         Ok(to)
     }
@@ -219,14 +219,15 @@ impl Lab {
     }
 }
 
-/// The file of a program in PATH, links resolved.
-fn find(program: &str) -> Result<PathBuf> {
+/// The file of a program in PATH or where system programs are, links resolved; an error that says how to install it
+/// where it is not there.
+pub fn program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-    let found = std::env::split_paths(&path).chain(system).map(|dir| dir.join(program)).find(|p| p.is_file());
+    let found = std::env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|p| p.is_file());
     match found {
         Some(file) => Ok(fs::canonicalize(file)?),
-        None => bail!("{program} is not installed; `cargo xtask setup --tests` installs what the tests need"),
+        None => bail!("{name} is not installed; `cargo xtask setup --tests` installs what the tests need"),
     }
 }
 

@@ -63,6 +63,9 @@ enum Verb {
         /// A line for the guest's shell, in place of the tests; target/release/route-guardian is there
         #[arg(long, conflicts_with = "filter")]
         run: Option<String>,
+        /// Run the scenarios of a whole node, with systemd as its first process, and not the other tests
+        #[arg(long)]
+        node: bool,
         /// Only tests whose name contains this
         filter: Option<String>,
     },
@@ -117,7 +120,20 @@ fn act(verb: Verb) -> Result<ExitCode> {
             );
         }
         Verb::Lab => return demo::shell(),
-        Verb::Vm { kernel, run, filter } => verify::in_guests(&kernel, run.as_deref(), filter.as_deref())?,
+        Verb::Vm { kernel, run, node, filter } => {
+            let filter = filter.as_deref().unwrap_or_default();
+            match run.as_deref() {
+                Some(line) => verify::in_guests(&kernel, verify::Inside::Command(line))?,
+                None => {
+                    if !node {
+                        verify::in_guests(&kernel, verify::Inside::Tests(filter))?;
+                    }
+                    if node || filter.is_empty() {
+                        verify::in_guests(&kernel, verify::Inside::Node(filter))?;
+                    }
+                }
+            }
+        }
         Verb::NetlinkDelete { route } => demo::netlink_delete(&route)?,
         Verb::Floor => bench::floor()?,
     }

@@ -30,6 +30,8 @@ pub const TESTS: &[Wanted] = &[
     ("setpriv", "util-linux"),
     ("bash", "bash"),
     ("promtool", "prometheus"),
+    ("prometheus", "prometheus"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
     ("brctl", "bridge-utils"),
     ("ifconfig", "net-tools"),
     ("/usr/bin/python3", "python3"),

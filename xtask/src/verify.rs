@@ -22,7 +22,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if let Some(why) = namespaces::unusable() {
         say(&format!("{why}: what needs a kernel is tested in virtual machines"));
         run(cargo().args(["test", "--package", "xtask", "--package", "route-guardian-ebpf"]).args(filter))?;
-        return in_guests(&[], None, filter);
+        return in_guests(&[], Inside::Tests(filter.unwrap_or_default()));
     }
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
@@ -36,27 +36,44 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     run(&mut tests)
 }
 
-/// Runs all tests that need a kernel, or a command, in a guest of each series; without any, of
-/// [`vm::SERIES`].
-pub fn in_guests(series: &[String], command: Option<&str>, filter: Option<&str>) -> Result<()> {
+/// What is run in guests.
+#[derive(Clone, Copy, Debug)]
+pub enum Inside<'a> {
+    /// A line for the guest's shell.
+    Command(&'a str),
+    /// The tests that need a kernel, whose name contains this.
+    Tests(&'a str),
+    /// Those of a whole node with systemd, likewise.
+    Node(&'a str),
+}
+
+/// Runs this in a guest of each series; without any, of [`vm::SERIES`].
+pub fn in_guests(series: &[String], what: Inside<'_>) -> Result<()> {
     let mut files = vec![build::all(false)?];
-    let command = if let Some(command) = command {
-        command.to_owned()
-    } else {
-        let (tests, programs) = kernel_tests()?;
-        files.extend(programs);
-        let filter = filter.unwrap_or_default();
-        let lines = tests.iter().map(|(folder, test)| {
-            // One after the other: emulated, each takes the time that all together may take elsewhere.
-            format!("(cd {} && {} --test-threads=1 {filter}) || failed=1\n", folder.display(), test.display())
-        });
-        let line = format!("failed=0\n{}exit $failed", lines.collect::<String>());
-        files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
-        line
+    let tests = match what {
+        Inside::Command(_) => None,
+        Inside::Tests(filter) => Some((kernel_tests(&[])?, filter)),
+        Inside::Node(filter) => Some((kernel_tests(&["--features", "node", "--test", "node"])?, filter)),
     };
+    let command = match (what, tests) {
+        (Inside::Command(line), _) => line.to_owned(),
+        (_, Some(((tests, programs), filter))) => {
+            files.extend(programs);
+            let lines = tests.iter().map(|(folder, test)| {
+                // One after the other: emulated, each takes the time that all together may take elsewhere.
+                let (folder, test) = (folder.display(), test.display());
+                format!("(cd {folder} && {test} --test-threads=1 {filter}) || failed=1\n")
+            });
+            let line = format!("failed=0\n{}exit $failed", lines.collect::<String>());
+            files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
+            line
+        }
+        (_, None) => String::new(),
+    };
+    let init = if matches!(what, Inside::Node(_)) { vm::Init::Systemd } else { vm::Init::Script };
     let default = vm::SERIES.map(str::to_owned);
     for series in if series.is_empty() { &default[..] } else { series } {
-        let job = vm::Job { series: series.clone(), command: command.clone(), files: files.clone() };
+        let job = vm::Job { series: series.clone(), command: command.clone(), files: files.clone(), init };
         ensure!(vm::run(&job)?, "it failed on Linux {series}");
     }
     Ok(())
@@ -68,7 +85,7 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
     let command = format!("{}=1 exec {} {}", contained::PREPARED, me.display(), verb.join(" "));
     let files = vec![build::all(false)?, me];
     let series = vm::SERIES[0].to_owned();
-    ensure!(vm::run(&vm::Job { series, command, files })?, "it failed in the guest");
+    ensure!(vm::run(&vm::Job { series, command, files, init: vm::Init::Script })?, "it failed in the guest");
     Ok(())
 }
 
@@ -76,17 +93,13 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
 type Test = (PathBuf, PathBuf);
 
 /// The compiled tests that touch a kernel, and the programs that they run.
-fn kernel_tests() -> Result<(Vec<Test>, Vec<PathBuf>)> {
+fn kernel_tests(which: &[&str]) -> Result<(Vec<Test>, Vec<PathBuf>)> {
     let mut build = cargo();
-    build.args([
-        "test",
-        "--package",
-        "route-guardian",
-        "--package",
-        "route-guardian-tests",
-        "--tests",
-        "--no-run",
-    ]);
+    build.args(["test", "--package", "route-guardian-tests", "--no-run"]);
+    if which.is_empty() {
+        build.args(["--package", "route-guardian", "--tests"]);
+    }
+    build.args(which);
     build.arg("--message-format=json-render-diagnostics");
     let text = answer(&mut build).context("the tests do not build: `cargo test --no-run` says why")?;
     let (mut tests, mut programs) = (Vec::new(), Vec::new());
@@ -97,6 +110,11 @@ fn kernel_tests() -> Result<(Vec<Test>, Vec<PathBuf>)> {
             continue;
         };
         let Some(folder) = manifest.parent() else { continue };
+        // Prometheus and the like are no matter of the kernel, and would double the size of the guest.
+        if message["target"]["name"] == "deploy" {
+            say("what is in deploy/ is not tested in guests");
+            continue;
+        }
         if message["profile"]["test"] == true {
             tests.push((folder.to_owned(), executable));
         } else if folder.ends_with("tests") {

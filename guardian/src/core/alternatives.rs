@@ -41,7 +41,8 @@ impl Alternatives {
 
     /// Whether one of them is `object`.
     pub fn contains(&self, object: &Object) -> bool {
-        self.0.iter().any(|o| o.same(object))
+        // Most often it is the very same one.
+        self.0.iter().any(|o| std::ptr::eq(&**o, object)) || self.0.iter().any(|o| o.same(object))
     }
 
     /// The first of `self` that is not in `other`.
@@ -193,10 +194,12 @@ impl FromIterator<Arc<Object>> for Alternatives {
     }
 }
 
-/// `rt6_qualify_for_ecmp` of `include/net/ip6_route.h`: routes by gateway can become legs of one.
+/// `rt6_qualify_for_ecmp` of `include/net/ip6_route.h`: routes by gateway can become legs of one, but for those from a
+/// router advertisement (`RTF_ADDRCONF`).
 pub fn is_multipath_capable(object: &Object) -> bool {
     let Some(route) = object.route() else { return false };
     route.family() == Family::Inet6
+        && route.protocol != rt::PROT_RA
         && route.nexthop_id().is_none()
         && !route.legs.is_empty()
         && route.legs.iter().all(|leg| leg.gateway().is_some())

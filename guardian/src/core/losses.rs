@@ -24,17 +24,26 @@ const INSISTENCE_MAX: Duration = Duration::from_secs(2);
 /// Processes that are let finish at once; beyond it only damping holds back.
 const INSISTING: usize = 64;
 
+/// What was lost.
+pub(super) struct Lost {
+    /// The object as it was.
+    pub object: Arc<Object>,
+    /// What happened to it.
+    pub change: Change,
+    /// What is in its place, if anything.
+    pub now: Option<Arc<Object>>,
+}
+
+impl Lost {
+    /// An object that is gone, with nothing in its place.
+    pub const fn deleted(object: Arc<Object>) -> Self {
+        Self { object, change: Change::Deleted, now: None }
+    }
+}
+
 impl Core {
     /// A guarded object is gone or is not what it was, and its owner did not do it.
-    pub(super) fn lose(
-        &mut self,
-        now: Stamp,
-        key: Key,
-        object: Arc<Object>,
-        change: Change,
-        cause: Cause,
-        who: &Who,
-    ) {
+    pub(super) fn lose(&mut self, now: Stamp, key: Key, lost: Lost, cause: Cause, who: &Who) {
         let pending = self.rib.get(&key).and_then(|entry| entry.loss.as_deref());
         if pending.is_some_and(|loss| loss.phase != Phase::Left) {
             return;
@@ -42,10 +51,10 @@ impl Core {
         self.forget_loss(key);
         let seq = self.next_seq();
         let incident = self.incidents.of(&who.actor, who.at, seq);
-        let there = self.rib.get(&key).and_then(|entry| entry.usurper(&object)).cloned();
+        let Lost { object, change, now: rival } = lost;
         let loss = Loss {
             seq,
-            now: there.filter(|_| change != Change::Deleted),
+            now: rival,
             incident,
             at: who.at,
             detected: now,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{
     alternatives::{Alternatives, Removal, stands_on_another_link},
     flow::Reason,
+    losses::Lost,
     machine::{Core, Who},
-    rib::Phase,
+    rib::{BYSTANDERS, Phase},
     suspicion::{Subject, Suspicion},
 };
 use crate::model::{
@@ -81,6 +82,12 @@ impl Core {
             }
             return;
         }
+        let is_bystander = !covered
+            && !entry.desired.is_empty()
+            && entry.desired.iter().all(|o| stands_on_another_link(o, &object));
+        if is_bystander && entry.observed.len() >= entry.desired.len() + BYSTANDERS {
+            return;
+        }
         let was_there = !entry.observed.is_empty();
         let is_news = !entry.observed.contains(&object);
         entry.observed.set(Arc::clone(&object), replaced, appended);
@@ -105,11 +112,15 @@ impl Core {
                 entry.desired = Alternatives::default();
                 entry.observed = [Arc::clone(&object)].into_iter().collect();
             }
-            if covered || (key.is_single() && !entry.desired.is_empty()) {
-                entry.desired.set(Arc::clone(&object), replaced, appended);
-            }
-            let observed = &entry.observed;
-            entry.desired.retain(|o| stays(o, observed));
+            let adopted = covered || (key.is_single() && !entry.desired.is_empty());
+            let missing: Vec<Arc<Object>> = entry
+                .desired
+                .iter()
+                .filter(|o| !entry.observed.contains(o) && stays(o, &entry.observed))
+                .cloned()
+                .collect();
+            entry.desired = entry.desired_with(&object, adopted);
+            missing.into_iter().for_each(|o| entry.desired.push(o));
             if who.verdict == Verdict::Owner {
                 (entry.adder, entry.adder_program) = (None, None);
                 self.withdrawn.remove(&key);
@@ -141,20 +152,27 @@ impl Core {
         } else if replaced && key.is_route() && who.verdict == Verdict::Unknown {
             // Nobody knows whether this was the owner: undoing it could fight kube-router.
             let before = entry.desired.first_missing_in(&entry.observed).cloned();
-            entry.desired = entry.observed.clone();
+            entry.desired = entry.desired_with(&object, true);
             if let Some(before) = before {
                 self.tell(now, &before, Change::Replaced, Cause::Replace, who, Outcome::Observed);
             }
         } else if let Some(loss) = entry.loss.as_mut()
             && (self.settings.mode != Mode::Observe || !is_news)
         {
-            let (change, _) = changed(&loss.object, Some(&entry.observed), replaced);
-            (loss.change, loss.now) = (change, Some(object));
+            let is_rival = !entry.desired.contains(&object) && !stands_on_another_link(&object, &loss.object);
+            let stands = loss.now.as_ref().is_some_and(|rival| entry.observed.contains(rival));
+            // The first one stands for all that come after it.
+            if is_news && is_rival && !stands {
+                (loss.change, _) = changed(&loss.object, Some(&entry.observed), replaced);
+                loss.now = Some(object);
+            }
         } else if let Some(missing) = entry.desired.first_missing_in(&entry.observed).cloned() {
             let (change, cause) = changed(&missing, Some(&entry.observed), replaced);
             let cause = if who.verdict == Verdict::Kernel { Cause::Kernel } else { cause };
+            let rival = self.rib.get(&key).is_some_and(|entry| entry.is_rival(&object, &missing));
             self.supersede(key, who);
-            self.lose(now, key, missing, change, cause, who);
+            let lost = Lost { object: missing, change, now: rival.then_some(object) };
+            self.lose(now, key, lost, cause, who);
         }
         if doubt {
             self.reread(Reason::Mismatch);
@@ -227,11 +245,11 @@ impl Core {
                 self.forget_loss(key);
             }
         } else if entry.desired.contains(&before) {
-            let partly = entry.observed.iter().any(|left| shares_a_leg(left, &before));
+            let left = entry.observed.iter().find(|left| shares_a_leg(left, &before)).cloned();
             let is_port = matches!(key, Key::Port(_));
-            let change = if partly || is_port { Change::Changed } else { Change::Deleted };
+            let change = if left.is_some() || is_port { Change::Changed } else { Change::Deleted };
             let cause = self.consequence_of(&before, who).unwrap_or(cause);
-            self.lose(now, key, before, change, cause, who);
+            self.lose(now, key, Lost { object: before, change, now: left }, cause, who);
         } else if entry.observed.is_empty()
             && entry.loss.as_ref().is_some_and(|loss| {
                 self.settings.mode == Mode::Observe || (loss.actor != who.actor && !who.own)
@@ -242,10 +260,12 @@ impl Core {
             let missing = entry.desired.first_missing_in(&entry.observed).cloned();
             self.supersede(key, who);
             if let Some(missing) = missing {
-                self.lose(now, key, missing, Change::Deleted, cause, who);
+                self.lose(now, key, Lost::deleted(missing), cause, who);
             }
         } else if let Some(loss) = entry.loss.as_mut() {
-            loss.change = Change::Deleted;
+            if loss.now.as_ref().is_none_or(|rival| !entry.observed.contains(rival)) {
+                (loss.change, loss.now) = (Change::Deleted, None);
+            }
             // What the kernel had made of our request is gone: another try.
             if loss.phase == Phase::Left && self.settings.mode == Mode::Restore {
                 self.admit(now, key);

@@ -151,6 +151,14 @@ impl Core {
                 let object = action.object();
                 self.help(|waiting| object.helps(waiting));
             }
+            Applied::Differs(Some(hit)) if matches!(action, Action::Remove(_)) => {
+                // The kernel has taken another one: it looks at less than all of a route.
+                entry.observed.remove(&hit);
+                entry.told = wrote.done;
+                entry.wrote = Some(wrote);
+                self.set_phase(key, Phase::Contested);
+                self.reread(Reason::Mismatch);
+            }
             Applied::Differs(Some(held)) => {
                 let text = held.text(&self.links);
                 let held = Arc::new(held);

@@ -20,6 +20,10 @@ use crate::model::{
 /// Accounts kept per object; the one unused for longest gives way.
 const ACCOUNTS: usize = 4;
 
+/// Routes of one key on links out of scope that are remembered, such as `fe80::/64` of every pod's cable: that there are
+/// any is enough to know.
+pub const BYSTANDERS: usize = 4;
+
 /// When the guardian itself last wrote a key, around the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Wrote {
@@ -108,8 +112,10 @@ pub struct Loss {
 pub struct Entry {
     /// What should be there: what the owner last made of it.
     pub desired: Alternatives,
-    /// What is there.
+    /// What is there. Of routes that the kernel has made for links out of scope, [`BYSTANDERS`] at most.
     pub observed: Alternatives,
+    /// What nobody guards and what stood beside what is desired when all that was there.
+    pub beside: Vec<Arc<Object>>,
     /// When the kernel last told about it.
     pub told: Stamp,
     /// When we last wrote it.
@@ -138,6 +144,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What is desired after somebody has set `object`: what is there of what was, and that, if it is `adopted`.
+    pub fn desired_with(&self, object: &Object, adopted: bool) -> Alternatives {
+        let stays = |o: &&Arc<Object>| self.desired.contains(o) || (adopted && o.same(object));
+        self.observed.iter().filter(stays).cloned().collect()
+    }
+
+    /// Notes what stands there besides, all that is desired being there.
+    pub fn note_bystanders(&mut self) {
+        let desired = &self.desired;
+        self.beside = self.observed.iter().filter(|object| !desired.contains(object)).cloned().collect();
+    }
+
     /// Whether all that should be there is there.
     pub fn is_whole(&self) -> bool {
         self.desired.first_missing_in(&self.observed).is_none()
@@ -197,15 +215,16 @@ impl Entry {
         })
     }
 
-    /// What stands in the place of `missing`: what was put there last, else the first that is neither desired nor a
-    /// kernel's route of another link.
-    pub fn usurper(&self, missing: &Object) -> Option<&Arc<Object>> {
-        let stands = |object: &&Arc<Object>| {
-            !self.desired.contains(object) && !super::alternatives::stands_on_another_link(object, missing)
-        };
-        let last = self.loss.as_deref().and_then(|loss| loss.now.as_ref());
-        let last = last.and_then(|last| self.observed.iter().find(|object| object.same(last)));
-        last.filter(stands).or_else(|| self.observed.iter().find(stands))
+    /// What was put in the place of `missing` and stands there: never what stood beside it before.
+    fn usurper(&self, missing: &Object) -> Option<&Arc<Object>> {
+        let rival = self.loss.as_deref().and_then(|loss| loss.now.as_ref())?;
+        let there = self.observed.iter().find(|object| object.same(rival))?;
+        self.is_rival(there, missing).then_some(there)
+    }
+
+    /// Whether an object is neither desired nor a kernel's route of another link than that of `missing`.
+    pub fn is_rival(&self, object: &Object, missing: &Object) -> bool {
+        !self.desired.contains(object) && !super::alternatives::stands_on_another_link(object, missing)
     }
 
     /// Whether what is there was added by this process, or by another run of its program.

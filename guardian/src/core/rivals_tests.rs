@@ -124,3 +124,190 @@ fn what_the_owner_takes_away_is_not_taken_from_other_links() {
     stage.tell(gone(held), &owner, Verdict::Owner);
     assert!(stage.write().is_empty(), "of the key there is only that of eth0");
 }
+
+/// A route that nobody guards, of the key of `X`.
+fn bystander(destination: &str) -> crate::model::Route {
+    crate::model::Route { protocol: rt::PROT_STATIC, ..route(destination, 1) }
+}
+
+const X: &str = "10.244.9.0/24";
+const X6: &str = "fd00:244:9::/64";
+
+/// Somebody deletes a route and appends another behind one that nobody guards: that goes, and nothing else.
+#[test]
+fn what_comes_after_a_rival_is_no_rival() {
+    for x in [X, X6] {
+        let (b, ours, rival) =
+            (bystander(x), route(x, TUN), crate::model::Route { protocol: rt::PROT_BOOT, ..route(x, 9) });
+        let mut objects = node();
+        objects.extend([b.into(), ours.clone().into()]);
+        let mut stage = Stage::new(Settings::default(), &objects);
+        let ip = someone(60, "/usr/sbin/ip");
+        stage.tell(gone(ours.clone()), &ip, Verdict::Foreign);
+        let appended =
+            crate::model::Notice::Set { object: rival.clone().into(), replaced: false, appended: true };
+        stage.tell(appended, &ip, Verdict::Foreign);
+        assert_eq!(stage.write(), [Action::Remove(rival.into())], "{x}");
+        let back = stage.write();
+        assert!(
+            matches!(&*back, [Action::Append(o) | Action::Prepend(o)] if *o == ours.clone().into()),
+            "{back:?}"
+        );
+        assert!(stage.write().is_empty() && stage.core.missing().is_empty());
+    }
+}
+
+/// The kernel replaces the first route that is like the new one, which is not the first of the key: the new one goes.
+#[test]
+fn what_was_announced_is_the_rival_and_not_what_stood_before_it() {
+    use crate::core::testing::via;
+    let b = crate::model::Route { protocol: rt::PROT_STATIC, ..via(X6, 1, "fe80::9") };
+    let ours = route(X6, TUN);
+    let rival = crate::model::Route { protocol: rt::PROT_BOOT, ..route(X6, 9) };
+    let mut objects = node();
+    objects.extend([b.into(), ours.clone().into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    let replaced =
+        crate::model::Notice::Set { object: rival.clone().into(), replaced: true, appended: false };
+    stage.tell(replaced, &ip, Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Replace(ours.into())], "the kernel takes the rival for it");
+    let told = stage.reports.last().expect("a report");
+    assert_eq!(told.now.as_deref(), Some(&rival.into()), "{told:?}");
+}
+
+/// What stood there all the time has not taken the place of what is gone, whether or not it is known who took that.
+#[test]
+fn a_dump_takes_no_bystander_for_a_rival() {
+    for known in [true, false] {
+        let (b, ours) = (bystander(X), route(X, TUN));
+        let mut objects = node();
+        objects.extend([b.clone().into(), ours.clone().into()]);
+        let mut stage = Stage::new(Settings::default(), &objects);
+        if known {
+            let ip = someone(60, "/usr/sbin/ip");
+            stage.tell(set(Link { flags: 0, ..link(TUN, "tun-a") }), &ip, Verdict::Foreign);
+            stage.write();
+        }
+        let mut held = node();
+        held.push(b.into());
+        stage.dump(held);
+        stage.now += 3_000_000_000;
+        let back = stage.write();
+        assert!(
+            matches!(&*back, [Action::Append(o) | Action::Prepend(o)] if *o == ours.clone().into()),
+            "{back:?}"
+        );
+        assert!(stage.write().is_empty() && stage.core.missing().is_empty());
+    }
+}
+
+/// A foreigner takes a link down; before a dump tells what fell with it, the owner deletes one address there: the routes
+/// are still the foreigner's to answer for.
+#[test]
+fn an_address_of_the_owners_does_not_excuse_a_link_of_somebody_elses() {
+    let ours = route(X, TUN);
+    let vip = address("10.96.0.77", TUN, 32);
+    let mut objects = node();
+    objects.extend([vip.clone().into(), ours.clone().into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let (ip, owner) = (someone(60, "/usr/sbin/ip"), someone(7, "/usr/local/bin/kube-router"));
+    stage.tell(set(Link { flags: 0, ..link(TUN, "tun-a") }), &ip, Verdict::Foreign);
+    stage.tell(gone(vip), &owner, Verdict::Owner);
+    stage.write();
+    stage.dump(node());
+    assert!(
+        stage.write().iter().any(|action| *action.object() == ours.clone().into()),
+        "{:?}",
+        stage.reports
+    );
+}
+
+/// A rival comes and another goes while ours is held: what stands there is still the first one.
+#[test]
+fn a_second_rival_that_goes_again_changes_nothing() {
+    let ours = route(X6, TUN);
+    let rivals = [9, 10].map(|oif| crate::model::Route { protocol: rt::PROT_BOOT, ..route(X6, oif) });
+    let mut objects = node();
+    objects.push(ours.clone().into());
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    let replaced =
+        crate::model::Notice::Set { object: rivals[0].clone().into(), replaced: true, appended: false };
+    stage.tell(replaced, &ip, Verdict::Foreign);
+    stage.tell(set(rivals[1].clone()), &ip, Verdict::Foreign);
+    stage.tell(gone(rivals[1].clone()), &ip, Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Replace(ours.into())]);
+}
+
+/// The kernel matched another route than the one that we wanted away: that it is gone is known, and it is not ours.
+#[test]
+fn a_removal_that_hit_another_route_is_no_possession() {
+    let (b, ours) = (bystander(X6), route(X6, TUN));
+    let rival = crate::model::Route { protocol: rt::PROT_BOOT, ..route(X6, 9) };
+    let mut objects = node();
+    objects.extend([b.clone().into(), ours.clone().into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let ip = someone(60, "/usr/sbin/ip");
+    stage.tell(gone(ours), &ip, Verdict::Foreign);
+    stage.tell(set(rival.clone()), &ip, Verdict::Foreign);
+    assert_eq!(stage.core.plan(Stamp(stage.now), 10), [Action::Remove(rival.into())]);
+    let (sent, done) = (Stamp(stage.now + 1), Stamp(stage.now + 2));
+    stage.core.applied(vec![Applied::Differs(Some(b.into()))], sent, done);
+    assert!(
+        stage.core.effects().any(|effect| matches!(effect, Effect::Reread(_))),
+        "a dump tells what is there"
+    );
+    assert!(stage.core.plan(done, 10).is_empty(), "until then nothing is done");
+}
+
+/// Where nobody knows who replaced it, what is put there is desired, and not what stood beside it.
+#[test]
+fn an_unknown_replacement_brings_no_bystander_along() {
+    let (ours, b) = (route(X, TUN), bystander(X));
+    let theirs = route(X, 3);
+    let mut objects = node();
+    objects.extend([ours.into(), b.clone().into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let nobody = std::sync::Arc::default();
+    let replaced =
+        crate::model::Notice::Set { object: theirs.clone().into(), replaced: true, appended: false };
+    stage.tell(replaced, &nobody, Verdict::Unknown);
+    let desired = stage.desired(&theirs);
+    assert!(desired.contains(&theirs.into()) && !desired.contains(&b.into()), "{desired:?}");
+}
+
+/// The owner replaces: the kernel takes the first of the key for that, which nobody guards. What it had besides stays.
+#[test]
+fn an_owner_that_replaces_a_bystander_keeps_what_it_had() {
+    let (b, ours) = (bystander(X), route(X, TUN));
+    let theirs = crate::model::Route { protocol: 17, ..route(X, 3) };
+    let mut objects = node();
+    objects.extend([b.into(), ours.clone().into()]);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let owner = someone(7, "/usr/local/bin/kube-router");
+    let replaced =
+        crate::model::Notice::Set { object: theirs.clone().into(), replaced: true, appended: false };
+    stage.tell(replaced, &owner, Verdict::Owner);
+    let desired = stage.desired(&theirs);
+    assert!(desired.contains(&theirs.into()) && desired.contains(&ours.into()), "{desired:?}");
+}
+
+/// Every cable of a pod brings a route of the key of the guarded links' own: they are not all remembered.
+#[test]
+fn routes_of_links_out_of_scope_are_not_remembered_for_ever() {
+    let mut objects = node();
+    objects.push(multicast(TUN).into());
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let cni = someone(61, "/opt/cni/bin/bridge");
+    for oif in 100..400 {
+        stage.tell(set(multicast(oif)), &cni, Verdict::Foreign);
+    }
+    assert!(stage.held(&multicast(TUN)) < 10, "{}", stage.held(&multicast(TUN)));
+    objects.extend((100..400).map(|oif| Object::from(multicast(oif))));
+    stage.dump(objects);
+    assert!(stage.held(&multicast(TUN)) < 10, "{}", stage.held(&multicast(TUN)));
+    let ip = someone(60, "/usr/sbin/ip");
+    stage.tell(gone(multicast(TUN)), &ip, Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Append(multicast(TUN).into())]);
+}

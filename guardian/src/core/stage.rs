@@ -8,7 +8,7 @@ use super::{
     simulation::scope,
     testing::{address, link, route},
 };
-use crate::model::{Actor, Link, Notice, Object, Port, Rule, Stamp, record::Verdict};
+use crate::model::{Actor, Key, Link, Notice, Object, Port, Route, Rule, Stamp, record::Verdict};
 
 pub(super) const TUN: u32 = 2;
 pub(super) const BRIDGE: u32 = 5;
@@ -113,4 +113,17 @@ pub(super) fn node() -> Vec<Object> {
         rule().into(),
         route("10.244.1.0/24", BRIDGE).into(),
     ]
+}
+
+impl Stage {
+    /// What is desired of a route's key.
+    pub fn desired(&self, of: &Route) -> Vec<Object> {
+        let entry = self.core.rib.get(&Key::Route(of.key));
+        entry.into_iter().flat_map(|entry| entry.desired.iter()).map(|o| Object::clone(o)).collect()
+    }
+
+    /// How many objects of a route's key are known to be there, guarded or not.
+    pub fn held(&self, of: &Route) -> usize {
+        self.core.rib.get(&Key::Route(of.key)).map_or(0, |entry| entry.observed.len())
+    }
 }

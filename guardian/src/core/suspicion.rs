@@ -14,8 +14,9 @@ use std::{
 use super::{
     alternatives::{Alternatives, stands_on_another_link},
     flow::{Dump, Reason},
+    losses::Lost,
     machine::{Core, Who},
-    rib::{Loss, Phase},
+    rib::{BYSTANDERS, Loss, Phase},
 };
 use crate::model::{
     Actor, AddressKey, Fallen, Key, Notice, Object, Stamp,
@@ -84,6 +85,15 @@ impl Suspicion {
         Self { subject, cause, who: who.clone() }
     }
 
+    /// Whether the owner did it, and this object had to go with it: not every route goes with one address of its link.
+    fn is_owners_and_certain(&self, missing: &Object) -> bool {
+        let certain = match (self.subject, missing) {
+            (Subject::Address(address), Object::Route(route)) => route.prefsrc() == Some(address.local),
+            _ => true,
+        };
+        self.who.verdict == Verdict::Owner && certain
+    }
+
     /// Whether it is about this very key.
     pub fn is_of(&self, key: Key) -> bool {
         self.subject == Subject::Key(key)
@@ -109,16 +119,17 @@ fn follows(subject: &Subject, loss: &Loss, who: &Who) -> bool {
         && who.at.since(loss.at) < ONE_REQUEST
 }
 
-/// Of what one actor did to an object, that which explains most. What the owner did counts before what others did: it
-/// would have had the same consequences.
+/// Of what one actor did to an object, that which explains most. Of two actors the first; but what the owner did counts
+/// before what others did, if it would certainly have had the same consequences.
 fn explanation<'a>(suspicions: &'a [Suspicion], missing: &Object) -> Option<&'a Suspicion> {
-    let is_owners = |suspicion: &Suspicion| suspicion.who.verdict == Verdict::Owner;
     let concerned = suspicions.iter().filter(|suspicion| suspicion.subject.concerns(missing));
     concerned.reduce(|best, other| {
         let better = if best.who.actor == other.who.actor {
             outranks(other.cause, best.cause)
         } else {
-            is_owners(other) && !is_owners(best)
+            other.is_owners_and_certain(missing)
+                && best.who.verdict != Verdict::Owner
+                && !outranks(best.cause, other.cause)
         };
         if better { other } else { best }
     })
@@ -225,7 +236,15 @@ impl Core {
         for object in dump.objects.into_iter().chain(ports) {
             let key = object.key();
             // With those of the same key that nobody guards: they are not to be written over.
-            if self.rib.get(&key).is_some() || guarded.contains(&key) {
+            let entry = self.rib.get(&key);
+            if entry.is_some() || guarded.contains(&key) {
+                let there = held.get(&key).map_or(0, Alternatives::len);
+                let is_bystander = |entry: &super::rib::Entry| {
+                    entry.desired.iter().all(|o| stands_on_another_link(o, &object))
+                };
+                if there >= BYSTANDERS && !is_guarded(&object) && entry.is_none_or(is_bystander) {
+                    continue;
+                }
                 if matches!(key, Key::Rule(_)) {
                     listed.insert(key, listed.len());
                 }
@@ -257,6 +276,7 @@ impl Core {
                 entry.told = dump.started;
                 objects.retain(|object| self.scope.covers(object, &self.links) || is_referenced(object));
                 entry.desired = objects;
+                entry.note_bystanders();
                 self.rib.recount(&key);
             }
         }
@@ -319,6 +339,7 @@ impl Core {
         if entry.is_whole() {
             let observed = entry.observed.clone();
             entry.desired.refresh(&observed);
+            entry.note_bystanders();
             self.resolve(key, Outcome::AlreadyPresent, ended);
             self.settle_accounts(key);
             return;
@@ -359,11 +380,15 @@ impl Core {
             suspicions.push(Suspicion::new(Subject::Nexthop(id), Cause::NexthopRemoved, &suspicion.who));
         }
         let stands = entry.desired.iter().any(|object| entry.observed.contains(object));
-        // What the kernel itself has made meanwhile, because we put something else back, has replaced nothing.
-        let by_others = |object: &Arc<Object>| {
-            entry.surplus.as_ref() != Some(object) && !stands_on_another_link(object, &missing)
+        // What the kernel itself has made meanwhile, because we put something else back, has replaced nothing; neither
+        // has what stood there before.
+        let by_others = |object: &&Arc<Object>| {
+            entry.surplus.as_ref() != Some(*object)
+                && entry.is_rival(object, &missing)
+                && !entry.beside.iter().any(|beside| beside.same(object))
         };
-        let replaced = entry.observed.iter().any(by_others) && !stands;
+        let rival = entry.observed.iter().find(by_others).filter(|_| !stands).cloned();
+        let replaced = rival.is_some();
         match suspect {
             Some(Suspicion { cause, who, .. }) if who.verdict == Verdict::Owner => {
                 let (cause, who) = (&cause, &who);
@@ -386,12 +411,16 @@ impl Core {
                     (true, false) => Change::Changed,
                     (false, _) => Change::Deleted,
                 };
-                self.lose(now, key, missing, change, *cause, who);
+                self.lose(now, key, Lost { object: missing, change, now: rival }, *cause, who);
             }
             // The owner's word is known, and so is that we have overwritten it.
             None if doubt => {}
             // A message was lost. What stands in its place may well be the owner's: it is taken for it.
-            None if replaced && key.is_route() => entry.desired = entry.observed.clone(),
+            None if key.is_route() && rival.is_some() => {
+                if let Some(rival) = rival {
+                    entry.desired = entry.desired_with(&rival, true);
+                }
+            }
             None => {
                 let who = Who {
                     at: ended,
@@ -402,7 +431,7 @@ impl Core {
                     own: false,
                 };
                 let change = if replaced { Change::Changed } else { Change::Deleted };
-                self.lose(now, key, missing, change, Cause::Unknown, &who);
+                self.lose(now, key, Lost { object: missing, change, now: rival }, Cause::Unknown, &who);
             }
         }
         self.settle_accounts(key);

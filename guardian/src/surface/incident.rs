@@ -305,7 +305,7 @@ impl Gathering {
         let left_out = match self.query.last {
             None => self.too_many + self.gave_way,
             // Those before the last so many were not asked for.
-            Some(_) => self.gave_way.min((self.most - incidents.len()) as u64),
+            Some(last) => (self.too_many + self.gave_way).min(last.saturating_sub(incidents.len()) as u64),
         };
         Found { incidents: incidents.into(), torn: 0, left_out }
     }

@@ -106,6 +106,8 @@ fn the_last_ones_are_kept_and_the_rest_is_counted() {
     let found = read(dir.path(), &Query::default(), 2).unwrap();
     assert_eq!((found.incidents.len(), found.left_out), (2, 3));
     assert!(found.incidents[0].first < found.incidents[1].first);
+    let more = read(dir.path(), &Query { last: Some(4), ..Query::default() }, 2).unwrap();
+    assert_eq!((more.incidents.len(), more.left_out), (2, 2), "four were asked for");
     let last = read(dir.path(), &Query { last: Some(1), ..Query::default() }, 100).unwrap();
     assert_eq!((last.incidents.len(), last.left_out), (1, 0), "no more was asked for");
     assert_eq!(last.incidents[0].before, 4);

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{ENDED, Job, cpio::Archive, kernel::Kernel};
+use super::{ENDED, Init, Job, cpio::Archive, kernel::Kernel, systemd};
 use crate::program::{answer, find};
 
 /// Programs of this machine that the guest has, with their libraries. What is not there is left out: whoever
@@ -115,7 +115,7 @@ const FILES: &[&str] = &[
 ];
 
 /// Modules that the tests' namespaces are made of.
-const MODULES: &[&str] = &[
+pub(super) const MODULES: &[&str] = &[
     "veth",
     "bridge",
     "dummy",
@@ -139,6 +139,9 @@ const MODULES: &[&str] = &[
     "mpls_router",
     "mpls_iptunnel",
     "ip_vs",
+    "ip_vs_rr",
+    "virtio_net",
+    "virtio_pci",
 ];
 
 /// Writes the initramfs of a guest.
@@ -186,7 +189,10 @@ pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
     add_modules(&mut archive, kernel)?;
     add_accounts(&mut archive)?;
     archive.file(Path::new("/job"), 0o755, format!("#!/bin/bash\n{}\n", job.command).as_bytes())?;
-    archive.file(Path::new("/init"), 0o755, init().as_bytes())?;
+    match job.init {
+        Init::Script => archive.file(Path::new("/init"), 0o755, init().as_bytes())?,
+        Init::Systemd => systemd::add(&mut archive)?,
+    }
     archive.finish()?;
     Ok(())
 }
@@ -205,7 +211,7 @@ fn without_debug_info(path: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn libraries_of(program: &Path) -> Vec<PathBuf> {
+pub(super) fn libraries_of(program: &Path) -> Vec<PathBuf> {
     let text = answer(Command::new("ldd").arg(program)).unwrap_or_default();
     text.split_whitespace()
         .filter(|word| word.starts_with('/'))
@@ -241,8 +247,24 @@ fn add_modules(archive: &mut Archive<impl std::io::Write>, kernel: &Kernel) -> R
 /// The accounts that programs of the guest change to.
 fn add_accounts(archive: &mut Archive<impl std::io::Write>) -> Result<()> {
     for (file, names) in [
-        ("/etc/passwd", ["root:", "nobody:", "systemd-network:", "frr:"].as_slice()),
-        ("/etc/group", &["root:", "nogroup:", "systemd-network:", "frr:", "frrvty:"]),
+        (
+            "/etc/passwd",
+            ["root:", "nobody:", "systemd-network:", "messagebus:", "dnsmasq:", "frr:"].as_slice(),
+        ),
+        (
+            "/etc/group",
+            &[
+                "root:",
+                "nogroup:",
+                "systemd-network:",
+                "messagebus:",
+                "tty:",
+                "disk:",
+                "kmem:",
+                "frr:",
+                "frrvty:",
+            ],
+        ),
     ] {
         let text = fs::read_to_string(file)?;
         let kept: Vec<&str> =

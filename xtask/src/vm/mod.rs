@@ -7,6 +7,7 @@
 mod cpio;
 mod image;
 mod kernel;
+mod systemd;
 
 use std::{
     env, fs,
@@ -28,6 +29,15 @@ use crate::{
 /// The series that are tried where none is named: the newest that Debian 12 has, and the oldest.
 pub const SERIES: [&str; 2] = ["6.12", "6.1"];
 
+/// What a guest with systemd is made of.
+const SYSTEMD: &[packages::Wanted] = &[
+    ("/lib/systemd/systemd", "systemd"),
+    ("udevadm", "udev"),
+    ("dbus-daemon", "dbus"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ipvsadm", "ipvsadm"),
+];
+
 /// What QEMU and the making of the image need on this machine.
 const WANTED: &[packages::Wanted] = &[("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod")];
 
@@ -42,17 +52,31 @@ pub struct Job {
     pub command: String,
     /// Files of this machine that the guest is to have, at the same paths.
     pub files: Vec<PathBuf>,
+    /// What its first process is.
+    pub init: Init,
+}
+
+/// A guest's first process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// A shell script, which starts in a second or two.
+    Script,
+    /// systemd with udev, on a node with two network cards that are wired together.
+    Systemd,
 }
 
 /// Starts a guest, shows what its command prints, and returns whether that succeeded.
 pub fn run(job: &Job) -> Result<bool> {
     setup::programs(WANTED)?;
+    if job.init == Init::Systemd {
+        setup::programs(SYSTEMD)?;
+    }
     let kernel = kernel::find(&job.series)?;
     let dir = Folder::new().context("cannot make a folder for the guest's image")?;
     let initramfs = dir.0.join("initramfs");
     image::write(&initramfs, &kernel, job)?;
     say(&format!("Linux {} under QEMU ({})", kernel.release, if kvm() { "KVM" } else { "emulated: slow" }));
-    boot(&kernel, &initramfs, &dir.0)
+    boot(&kernel, &initramfs, &dir.0, job.init)
 }
 
 /// A folder below target/ for one run; what an interrupted one left is removed by the next.
@@ -84,7 +108,7 @@ fn kvm() -> bool {
     env::var_os("ROUTE_GUARDIAN_KVM").is_some()
 }
 
-fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
+fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Result<bool> {
     let console = dir.join("console");
     let accelerator: &[&str] = if kvm() {
         &["-accel", "kvm", "-cpu", "host"]
@@ -93,28 +117,18 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path) -> Result<bool> {
     };
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args([
-            "-machine",
-            "q35",
-            "-smp",
-            "2",
-            "-m",
-            "3072",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-nic",
-            "none",
-        ])
+        .args(["-machine", "q35", "-smp", "2", "-m", "3072", "-no-reboot", "-display", "none"])
         .args(accelerator)
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init tsc=reliable"])
+        .arg("-append")
+        .arg(format!("console=ttyS0 quiet panic=-1 tsc=reliable {}", init.kernel_arguments()))
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
-        .args(["-serial", "stdio", "-monitor", "none"])
+        .args(["-serial", "stdio"])
+        .args(init.devices(dir))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     // It ends with this program, however that ends.
