@@ -155,7 +155,7 @@ fn what_this_kernel_gives() {
             "not named"
         };
         println!(
-            "kernel: {} | {request} | {silent} | {} | {} | {}",
+            "\nkernel: {} | {request} | {silent} | {} | {} | {}",
             release.trim(),
             works("interrupt"),
             works("extack"),

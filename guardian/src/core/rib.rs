@@ -219,16 +219,12 @@ impl Entry {
     /// owner has overtaken. Never what stood beside it before.
     fn usurper(&self, missing: &Object) -> Option<&Arc<Object>> {
         let is_rival = |object: &&Arc<Object>| self.is_rival(object, missing);
-        match self.loss.as_deref() {
-            Some(loss) => {
-                let rival = loss.now.as_ref()?;
-                self.observed.iter().find(|object| object.same(rival)).filter(is_rival)
-            }
-            None => {
-                let stood = |object: &Arc<Object>| self.beside.iter().any(|beside| beside.same(object));
-                self.observed.iter().filter(|object| !stood(object)).find(is_rival)
-            }
+        if let Some(loss) = self.loss.as_deref() {
+            let rival = loss.now.as_ref()?;
+            return self.observed.iter().find(|object| object.same(rival)).filter(is_rival);
         }
+        let stood = |object: &Arc<Object>| self.beside.iter().any(|beside| beside.same(object));
+        self.observed.iter().filter(|object| !stood(object)).find(is_rival)
     }
 
     /// Whether an object is neither desired nor a kernel's route of another link than that of `missing`.
