@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use lab::{Guardian, Lab};
 use serde_json::Value;
 
-/// What the DaemonSet gets that is not privileged.
+/// What the `DaemonSet` gets that is not privileged.
 const LEAST: &str = include_str!("../../deploy/kubernetes/overlays/least-privilege/daemonset.yaml");
 
 /// The names of the sensors that are attached.
@@ -20,7 +20,7 @@ fn the_least_privileges_do_as_much_as_all() -> Result<()> {
     let added =
         &overlay["spec"]["template"]["spec"]["containers"][0]["securityContext"]["capabilities"]["add"];
     let added = added.as_array().context("no capabilities")?.iter().filter_map(Value::as_str);
-    let bounds: String = added.map(|name| format!(",+{}", name.to_lowercase())).collect();
+    let bounds = added.map(|name| format!("+{}", name.to_lowercase())).collect::<Vec<_>>().join(",");
 
     let lab = Lab::node()?;
     let before = lab.routes()?;
@@ -30,7 +30,7 @@ fn the_least_privileges_do_as_much_as_all() -> Result<()> {
     assert!(possible.len() > 5, "{possible:?}");
     free.stop()?;
 
-    let bound = format!("setpriv --no-new-privs --inh-caps=-all --bounding-set=-all{bounds}");
+    let bound = format!("setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,{bounds}");
     let guardian = lab.guardian().through(&bound).start()?;
     assert_eq!(attached(&guardian)?, possible);
     assert!(!guardian.log().contains("without CAP_"), "{}", guardian.log());

@@ -53,7 +53,7 @@ fn the_guardian_takes_it() -> Result<()> {
     Ok(())
 }
 
-/// What the DaemonSet mounts and probes is what the guardian uses by default.
+/// What the `DaemonSet` mounts and probes is what the guardian uses by default.
 #[test]
 fn paths_and_port_are_the_guardians() -> Result<()> {
     let shown = effective(&read("base/config.toml")?)?.map_err(anyhow::Error::msg)?;

@@ -10,7 +10,7 @@ use super::{VARIANTS, Variant, objects, only};
 const POD: &str = "/spec/template/spec";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
-/// Values of the DaemonSet that are the same in every variant; null: it must not be there.
+/// Values of the `DaemonSet` that are the same in every variant; null: it must not be there.
 fn fixed() -> Vec<(String, Value)> {
     let pod = |path: &str| format!("{POD}{path}");
     let container = |path: &str| format!("{CONTAINER}{path}");
