@@ -45,7 +45,7 @@ enum Verb {
         #[arg(long = "static", conflicts_with = "debug")]
         standalone: bool,
     },
-    /// Write target/static/route-guardian.cdx.json: what is in the binary, as a CycloneDX bill of materials
+    /// Write target/static/route-guardian.cdx.json: what is in the binary, for who looks for vulnerabilities
     Sbom,
     /// Build, then run the unit, property and namespace tests (the last as root)
     Test {

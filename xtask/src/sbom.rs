@@ -15,7 +15,7 @@ const TOOL: (&str, &str) = ("cargo-cyclonedx", "0.5.9");
 /// What the files that it makes are called.
 const NAME: &str = "route-guardian.cdx.json";
 
-/// Writes `target/static/route-guardian.cdx.json` (CycloneDX 1.5): the crates that the binary is compiled from for this
+/// Writes `target/static/route-guardian.cdx.json` (`CycloneDX` 1.5): the crates that the binary is compiled from for this
 /// machine's kind of system, without what only builds or tests it. Returns its path.
 pub fn write() -> Result<PathBuf> {
     let tool = find_or_build()?;
