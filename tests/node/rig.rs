@@ -142,7 +142,7 @@ fn clean() -> Result<()> {
             fs::remove_dir_all(folder)?;
         }
     }
-    for link in ["kube-bridge", "kube-dummy-if", TUNNEL, "tun-fou"] {
+    for link in ["veth0000a", "kube-bridge", "kube-dummy-if", TUNNEL, "tun-fou"] {
         // What is not there need not go.
         let _ = ip(&format!("link del {link}"));
     }
