@@ -31,8 +31,8 @@ pub fn all(release: u32) -> Result<Vec<PathBuf>> {
         }
         _ => fs::create_dir_all(&stage)?,
     }
-    let mtime = answer(Command::new("git").current_dir(root()).args(["log", "-1", "--format=%cI"]))
-        .unwrap_or_else(|| "1970-01-01T00:00:00Z".into());
+    // Whenever they are packed, the files are as old as what they were made from.
+    let epoch = answer(Command::new("git").current_dir(root()).args(["log", "-1", "--format=%ct"]));
     generate(&binary, &stage)?;
     for packager in ["deb", "rpm"] {
         quietly(
@@ -45,8 +45,7 @@ pub fn all(release: u32) -> Result<Vec<PathBuf>> {
                 .env("RELEASE", release.to_string())
                 .env("ARCH", architecture()?)
                 .env("GLIBC", glibc(&binary)?)
-                .env("MTIME", &mtime)
-                .env("STAGE", &stage),
+                .env("SOURCE_DATE_EPOCH", epoch.as_deref().unwrap_or("0")),
         )?;
     }
     fs::remove_dir_all(&stage)?;

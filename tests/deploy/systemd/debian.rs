@@ -35,7 +35,8 @@ sh -c 'echo $$ > "$0" && exec "$@"' "$dir/cgroup/$name/cgroup.procs" setpriv --p
     unshare --cgroup --pid --fork --kill-child --net --uts --ipc --mount sh -c "$INSIDE" inside "$dir/root" "$archive" "$@" &
 inner=$!
 trap 'kill -KILL $inner' TERM
-wait $inner || wait $inner || true
+# What ends it, and that it was ended, is no news.
+{ wait $inner || wait $inner || true; } 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     find "$dir/cgroup/$name" -depth -type d -exec rmdir {} + 2>/dev/null && break
     sleep 0.1
@@ -55,7 +56,8 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 ln -s /proc/self/fd "$root/dev/fd"
-mkdir "$root/dev/shm"
+mkdir "$root/dev/shm" "$root/dev/pts"
+mount -t devpts -o newinstance none "$root/dev/pts"
 mount -t tmpfs none "$root/run"
 mount -t sysfs none "$root/sys"
 mount -t cgroup2 none "$root/sys/fs/cgroup"
@@ -149,10 +151,10 @@ impl Debian {
         Ok(())
     }
 
-    /// Brings a package in and installs it.
+    /// Brings a package in and installs it, with the default answer to whether a changed configuration stays.
     pub fn install(&self, package: &Path) -> Result<()> {
         self.put("/root/package.deb", &fs::read(package)?)?;
-        self.sh("dpkg --install /root/package.deb && rm /root/package.deb")?;
+        self.sh("dpkg --force-confdef --install /root/package.deb && rm /root/package.deb")?;
         Ok(())
     }
 }
