@@ -34,7 +34,7 @@ mkdir "$dir/cgroup/$name"
 sh -c 'echo $$ > "$0" && exec "$@"' "$dir/cgroup/$name/cgroup.procs" setpriv --pdeathsig KILL \
     unshare --cgroup --pid --fork --kill-child --net --uts --ipc --mount sh -c "$INSIDE" inside "$dir/root" "$archive" "$@" &
 inner=$!
-trap 'kill -KILL $inner' TERM
+trap 'kill -KILL $inner 2>/dev/null' TERM
 # What ends it, and that it was ended, is no news.
 { wait $inner || wait $inner || true; } 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -56,6 +56,7 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 ln -s /proc/self/fd "$root/dev/fd"
+ln -s pts/ptmx "$root/dev/ptmx"
 mkdir "$root/dev/shm" "$root/dev/pts"
 mount -t devpts -o newinstance none "$root/dev/pts"
 mount -t tmpfs none "$root/run"
