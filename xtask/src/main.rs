@@ -76,6 +76,12 @@ enum Verb {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Run the tests of the sensors on every kernel that Debian has, and write docs/kernels.md
+    Kernels {
+        /// Only these series, and write nothing
+        #[arg(long)]
+        kernel: Vec<String>,
+    },
     /// Delete one route with a raw netlink request (the demo's client without iproute2)
     #[command(hide = true)]
     NetlinkDelete {
@@ -134,18 +140,18 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Lab => return demo::shell(),
         Verb::Vm { kernel, run, node, filter } => {
             let filter = filter.as_deref().unwrap_or_default();
-            match run.as_deref() {
-                Some(line) => verify::in_guests(&kernel, verify::Inside::Command(line))?,
-                None => {
-                    if !node {
-                        verify::in_guests(&kernel, verify::Inside::Tests(filter))?;
-                    }
-                    if node || filter.is_empty() {
-                        verify::in_guests(&kernel, verify::Inside::Node(filter))?;
-                    }
-                }
+            if let Some(line) = run.as_deref() {
+                verify::in_guests(&kernel, verify::Inside::Command(line))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            if !node {
+                verify::in_guests(&kernel, verify::Inside::Tests(filter))?;
+            }
+            if node || filter.is_empty() {
+                verify::in_guests(&kernel, verify::Inside::Node(filter))?;
             }
         }
+        Verb::Kernels { kernel } => verify::kernels(&kernel)?,
         Verb::NetlinkDelete { route } => demo::netlink_delete(&route)?,
         Verb::Floor => bench::floor()?,
     }

@@ -1,6 +1,6 @@
 //! Tests and lints.
 
-use std::{path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,7 +23,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if let Some(why) = namespaces::unusable() {
         say(&format!("{why}: what needs a kernel is tested in virtual machines"));
         run(cargo().args(["test", "--package", "xtask", "--package", "route-guardian-ebpf"]).args(filter))?;
-        return in_guests(&[], Inside::Tests(filter.unwrap_or_default()));
+        return in_guests(&[], Inside::Tests(filter.unwrap_or_default())).map(drop);
     }
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
@@ -46,15 +46,21 @@ pub enum Inside<'a> {
     Tests(&'a str),
     /// Those of a whole node with systemd, likewise.
     Node(&'a str),
+    /// Those of the sensors.
+    Sensors,
 }
 
 /// Runs this in a guest of each series; without any, of [`vm::SERIES`].
-pub fn in_guests(series: &[String], what: Inside<'_>) -> Result<()> {
+///
+/// # Errors
+/// Also where it fails in one of them; the others are not tried then.
+pub fn in_guests(series: &[String], what: Inside<'_>) -> Result<Vec<String>> {
     let mut files = vec![build::all(false)?];
     let tests = match what {
         Inside::Command(_) => None,
         Inside::Tests(filter) => Some((kernel_tests(&[])?, filter)),
-        Inside::Node(filter) => Some((kernel_tests(&["--features", "node", "--test", "node"])?, filter)),
+        Inside::Node(filter) => Some((kernel_tests(NODE)?, filter)),
+        Inside::Sensors => Some((kernel_tests(SENSORS)?, "--nocapture")),
     };
     let command = match (what, tests) {
         (Inside::Command(line), _) => line.to_owned(),
@@ -72,13 +78,39 @@ pub fn in_guests(series: &[String], what: Inside<'_>) -> Result<()> {
         (_, None) => String::new(),
     };
     let init = if matches!(what, Inside::Node(_)) { vm::Init::Systemd } else { vm::Init::Script };
+    let mut printed = Vec::new();
     let default = vm::SERIES.map(str::to_owned);
     for series in if series.is_empty() { &default[..] } else { series } {
         let job = vm::Job { series: series.clone(), command: command.clone(), files: files.clone(), init };
-        ensure!(vm::run(&job)?, "it failed on Linux {series}");
+        let (succeeded, lines) = vm::run_and_keep(&job)?;
+        ensure!(succeeded, "it failed on Linux {series}");
+        printed.extend(lines);
     }
+    Ok(printed)
+}
+
+/// Runs the tests of the sensors on every kernel that Debian has, and writes the table of what each gives.
+pub fn kernels(series: &[String]) -> Result<()> {
+    let all = vm::ALL_SERIES.map(str::to_owned);
+    let printed = in_guests(if series.is_empty() { &all } else { series }, Inside::Sensors)?;
+    let rows: Vec<&str> = printed.iter().filter_map(|line| line.strip_prefix("kernel: ")).collect();
+    ensure!(!rows.is_empty(), "no guest has said what its kernel gives");
+    let table = rows.iter().map(|row| format!("| {row} |\n")).collect::<Vec<_>>().concat();
+    if series.is_empty() {
+        let file = program::root().join(KERNELS);
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {KERNELS}"))?;
+        let (head, _) = text.split_once(MARK).with_context(|| format!("{KERNELS} has no line {MARK:?}"))?;
+        let (_, tail) = text.split_once(END).with_context(|| format!("{KERNELS} has no line {END:?}"))?;
+        fs::write(&file, format!("{head}{MARK}{table}{END}{tail}"))?;
+    }
+    print!("{table}");
     Ok(())
 }
+
+/// The table of kernels, and what its rows are between.
+const KERNELS: &str = "docs/kernels.md";
+const MARK: &str = "|---|---|---|---|---|---|\n";
+const END: &str = "<!-- by cargo xtask kernels -->\n";
 
 /// Runs a verb of this program in a guest.
 pub fn verb_in_guest(verb: &[String]) -> Result<()> {
@@ -90,15 +122,19 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What cargo is told besides for the tests of a whole node, and of the sensors.
+const NODE: &[&str] = &["--package", "route-guardian-tests", "--features", "node", "--test", "node"];
+const SENSORS: &[&str] = &["--package", "route-guardian", "--test", "sensor", "--test", "sensor_kernel"];
+
 /// A test binary with the folder that it runs in.
 type Test = (PathBuf, PathBuf);
 
 /// The compiled tests that touch a kernel, and the programs that they run.
 fn kernel_tests(which: &[&str]) -> Result<(Vec<Test>, Vec<PathBuf>)> {
     let mut build = cargo();
-    build.args(["test", "--package", "route-guardian-tests", "--no-run"]);
+    build.args(["test", "--no-run"]);
     if which.is_empty() {
-        build.args(["--package", "route-guardian", "--tests"]);
+        build.args(["--package", "route-guardian-tests", "--package", "route-guardian", "--tests"]);
     }
     build.args(which);
     build.arg("--message-format=json-render-diagnostics");

@@ -42,7 +42,7 @@ impl Alternatives {
     /// Whether one of them is `object`.
     pub fn contains(&self, object: &Object) -> bool {
         // Most often it is the very same one.
-        self.0.iter().any(|o| std::ptr::eq(&**o, object)) || self.0.iter().any(|o| o.same(object))
+        self.0.iter().any(|o| std::ptr::eq(Arc::as_ptr(o), object)) || self.0.iter().any(|o| o.same(object))
     }
 
     /// The first of `self` that is not in `other`.

@@ -120,7 +120,9 @@ impl Core {
                 .cloned()
                 .collect();
             entry.desired = entry.desired_with(&object, adopted);
-            missing.into_iter().for_each(|o| entry.desired.push(o));
+            for object in missing {
+                entry.desired.push(object);
+            }
             if who.verdict == Verdict::Owner {
                 (entry.adder, entry.adder_program) = (None, None);
                 self.withdrawn.remove(&key);

@@ -215,11 +215,16 @@ impl Entry {
         })
     }
 
-    /// What was put in the place of `missing` and stands there: never what stood beside it before.
+    /// What was put in the place of `missing` and stands there: by somebody, or by an earlier write of our own that the
+    /// owner has overtaken. Never what stood beside it before.
     fn usurper(&self, missing: &Object) -> Option<&Arc<Object>> {
-        let rival = self.loss.as_deref().and_then(|loss| loss.now.as_ref())?;
-        let there = self.observed.iter().find(|object| object.same(rival))?;
-        self.is_rival(there, missing).then_some(there)
+        let is_rival = |object: &&Arc<Object>| self.is_rival(object, missing);
+        if let Some(loss) = self.loss.as_deref() {
+            let rival = loss.now.as_ref()?;
+            return self.observed.iter().find(|object| object.same(rival)).filter(is_rival);
+        }
+        let stood = |object: &Arc<Object>| self.beside.iter().any(|beside| beside.same(object));
+        self.observed.iter().filter(|object| !stood(object)).find(is_rival)
     }
 
     /// Whether an object is neither desired nor a kernel's route of another link than that of `missing`.

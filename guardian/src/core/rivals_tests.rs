@@ -311,3 +311,23 @@ fn routes_of_links_out_of_scope_are_not_remembered_for_ever() {
     stage.tell(gone(multicast(TUN)), &ip, Verdict::Foreign);
     assert_eq!(stage.write(), [Action::Append(multicast(TUN).into())]);
 }
+
+/// The owner sets another route while ours is on its way: what we wrote gives way to it, and does not stand beside it.
+#[test]
+fn what_the_owner_set_before_our_write_takes_its_place() {
+    for x in [X, X6] {
+        let (ours, mine) = (route(x, TUN), route(x, 3));
+        let mut objects = node();
+        objects.push(ours.clone().into());
+        let mut stage = Stage::new(Settings::default(), &objects);
+        let (ip, owner) = (someone(60, "/usr/sbin/ip"), someone(7, "/usr/local/bin/kube-router"));
+        stage.tell(gone(ours.clone()), &ip, Verdict::Foreign);
+        assert_eq!(stage.core.plan(Stamp(stage.now), 10), [Action::Add(ours.into())]);
+        let (sent, done) = (Stamp(stage.now + 5000), Stamp(stage.now + 6000));
+        stage.core.applied(vec![Applied::Verified], sent, done);
+        stage.tell(set(mine.clone()), &owner, Verdict::Owner);
+        stage.now = done.0;
+        assert_eq!(stage.write(), [Action::Replace(mine.into())], "{x}");
+        assert!(stage.write().is_empty() && stage.core.missing().is_empty());
+    }
+}

@@ -145,9 +145,9 @@ pub struct SensorStatus {
     pub why: Option<String>,
 }
 
-/// Whether what a sensor tells is found another way where it is not attached, a little later.
+/// Whether what a sensor tells is found another way where it is not attached: later (`fib`), or most of it (`extack`).
 pub fn is_optional(sensor: &str) -> bool {
-    sensor == "fib"
+    matches!(sensor, "fib" | "extack")
 }
 
 /// Why the tap, without which there are no sensors, does not work.

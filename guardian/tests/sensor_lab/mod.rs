@@ -1,5 +1,7 @@
 //! A network namespace with two links, the sensors in it, and what they sensed.
 
+#![allow(dead_code, reason = "either test uses a part of it")]
+
 pub mod netlink;
 
 use std::{
@@ -210,6 +212,13 @@ pub fn ip(words: &str) {
 pub fn real_ip() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
     std::env::split_paths(&path).find_map(|dir| dir.join("ip").canonicalize().ok()).expect("ip is installed")
+}
+
+/// Whether this kernel has the tracepoint `netlink_extack`, as all have since 5.12.
+pub fn says_why_it_refuses() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
 }
 
 pub fn ifindex(name: &str) -> u32 {

@@ -6,9 +6,10 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use crate::program::{answer, quietly, say};
+use super::archive::Archive;
+use crate::program::{quietly, say};
 
 /// A kernel of Debian's archive.
 pub struct Kernel {
@@ -22,12 +23,13 @@ pub struct Kernel {
 
 /// The newest cloud kernel of a series that apt knows; fetched once.
 pub fn find(series: &str) -> Result<Kernel> {
-    let package = newest(series)?;
+    let (package, archive) = newest(series)?;
     let dir = cache()?.join(&package);
     if !dir.join("complete").exists() {
         fs::create_dir_all(&dir)?;
         say(&format!("fetching {package}"));
-        let deb = fetch(&package, &dir)?;
+        let archive = archive.with_context(|| format!("{package} was fetched in part, and cannot be now"))?;
+        let deb = archive.fetch(&package, &dir)?;
         quietly(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(dir.join("root")))?;
         fs::remove_file(deb)?;
         let release = only(&dir.join("root/lib/modules"))?;
@@ -49,18 +51,25 @@ fn cache() -> Result<PathBuf> {
     Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("route-guardian/kernels"))
 }
 
-fn newest(series: &str) -> Result<String> {
+/// The newest kernel of a series, and the archive that has it; `None` for one that was fetched before and serves where
+/// the lists are not there.
+fn newest(series: &str) -> Result<(String, Option<Archive>)> {
     let pattern = format!("^linux-image-{}\\..*-cloud-amd64$", series.replace('.', "\\."));
-    let found =
-        answer(Command::new("apt-cache").args(["search", "--names-only", &pattern])).unwrap_or_default();
-    let mut names: Vec<&str> = found.lines().filter_map(|line| line.split(' ').next()).collect();
-    names.sort_by_key(|name| numbers(name));
-    match names.last() {
-        Some(name) => Ok((*name).to_owned()),
-        // What was fetched once serves where the lists are not there.
-        None => fetched(series)?.with_context(|| {
-            format!("apt knows no cloud kernel of the series {series}: try 6.1 or 6.12, after apt-get update")
-        }),
+    let last = |archive: &Archive| archive.named(&pattern).into_iter().max_by_key(|name| numbers(name));
+    let own = Archive::own();
+    if let Some(name) = last(&own) {
+        return Ok((name, Some(own)));
+    }
+    let others = Archive::others(&cache()?.join("lists"));
+    if let Ok(others) = &others
+        && let Some(name) = last(others)
+    {
+        return Ok((name, Some(others.clone())));
+    }
+    match (fetched(series)?, others) {
+        (Some(name), _) => Ok((name, None)),
+        (None, Err(error)) => Err(error),
+        (None, Ok(_)) => bail!("Debian has no cloud kernel of the series {series}: try 6.1 or 6.12"),
     }
 }
 
@@ -76,26 +85,6 @@ fn fetched(series: &str) -> Result<Option<String>> {
 /// The numbers in a name, to compare by.
 fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
-}
-
-/// Fetches a package without installing it, by the address and the checksum that apt has of it.
-fn fetch(package: &str, dir: &Path) -> Result<PathBuf> {
-    let line = answer(Command::new("apt-get").args(["download", "--print-uris", package]))
-        .with_context(|| format!("apt does not know where {package} is"))?;
-    let mut words = line.split_whitespace();
-    let (Some(uri), Some(_), Some(_), Some(sum)) = (words.next(), words.next(), words.next(), words.next())
-    else {
-        bail!("apt says of {package} only: {line}");
-    };
-    let deb = dir.join("package.deb");
-    quietly(
-        Command::new("curl").args(["-sSfL", "--retry", "3", "-o"]).arg(&deb).arg(uri.trim_matches('\'')),
-    )?;
-    if let Some(wanted) = sum.strip_prefix("SHA256:") {
-        let sums = answer(Command::new("sha256sum").arg(&deb)).context("cannot check what was fetched")?;
-        ensure!(sums.starts_with(wanted), "{package} came with a wrong checksum");
-    }
-    Ok(deb)
 }
 
 /// The name of the only thing in a folder.

@@ -4,6 +4,7 @@
 //! The guest's root is an initramfs of programs of this machine with their libraries, and of the kernel's
 //! modules. Its only init is a shell script; what it runs writes to a serial port that is our output.
 
+mod archive;
 mod cpio;
 mod image;
 mod kernel;
@@ -28,6 +29,9 @@ use crate::{
 
 /// The series that are tried where none is named: the newest that Debian 12 has, and the oldest.
 pub const SERIES: [&str; 2] = ["6.12", "6.1"];
+
+/// All that Debian's releases have a cloud kernel of, one of each that clusters run and the newest.
+pub const ALL_SERIES: [&str; 6] = ["5.10", "6.1", "6.12", "6.18", "6.19", "7.3"];
 
 /// What a guest with systemd is made of.
 const SYSTEMD: &[packages::Wanted] = &[
@@ -67,6 +71,11 @@ pub enum Init {
 
 /// Starts a guest, shows what its command prints, and returns whether that succeeded.
 pub fn run(job: &Job) -> Result<bool> {
+    Ok(run_and_keep(job)?.0)
+}
+
+/// The same; also the lines that it printed.
+pub fn run_and_keep(job: &Job) -> Result<(bool, Vec<String>)> {
     setup::programs(WANTED)?;
     if job.init == Init::Systemd {
         setup::programs(SYSTEMD)?;
@@ -108,7 +117,7 @@ fn kvm() -> bool {
     env::var_os("ROUTE_GUARDIAN_KVM").is_some()
 }
 
-fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Result<bool> {
+fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Result<(bool, Vec<String>)> {
     let console = dir.join("console");
     let accelerator: &[&str] = if kvm() {
         &["-accel", "kvm", "-cpu", "host"]
@@ -134,7 +143,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
     // It ends with this program, however that ends.
     let mut qemu = tethered(&mut command).context("cannot start qemu-system-x86_64")?;
     let output = qemu.child().stdout.take().context("QEMU has no output")?;
-    let mut ended = None;
+    let (mut ended, mut lines) = (None, Vec::new());
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read the guest's output")?;
         let line = String::from_utf8_lossy(&line);
@@ -144,6 +153,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
         } else {
             println!("{line}");
             io::stdout().flush()?;
+            lines.push(line.to_owned());
         }
     }
     qemu.child().wait()?;
@@ -151,7 +161,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
         show_tail(&console);
     }
     match ended {
-        Some(code) => Ok(code == 0),
+        Some(code) => Ok((code == 0, lines)),
         None => bail!("the guest ended without a word of how its command did"),
     }
 }

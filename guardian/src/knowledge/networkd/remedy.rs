@@ -145,8 +145,8 @@ fn uses_dhcp(network: &NetworkFile) -> bool {
         "none" => Some(false),
         other => super::boolean(other),
     };
-    let lines = network.settings.iter().rev().filter(|s| s.section == "Network" && s.key == "DHCP");
-    lines.filter_map(|setting| parsed(&setting.value)).next().unwrap_or(false)
+    let mut lines = network.settings.iter().rev().filter(|s| s.section == "Network" && s.key == "DHCP");
+    lines.find_map(|setting| parsed(&setting.value)).unwrap_or(false)
 }
 
 fn switches(configuration: &Configuration, version: u32, advice: &mut Advice) {

@@ -1,0 +1,114 @@
+//! Debian's archive, as apt knows it: that of this machine, and that of Debian's other releases beside it, with lists of
+//! their own. Nothing is installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::program::{answer, quietly, say};
+
+/// The suites that are looked into where this machine's own have no such kernel, with the keys that this machine
+/// already trusts.
+const SUITES: &[&str] = &["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports"];
+
+/// Lists older than this are fetched again.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// A set of package lists.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    /// What apt is told to look at them.
+    options: Vec<String>,
+}
+
+impl Archive {
+    /// What this machine installs from.
+    pub const fn own() -> Self {
+        Self { options: Vec::new() }
+    }
+
+    /// Debian's other releases, at the mirror that this machine uses; their lists are kept below `dir`.
+    pub fn others(dir: &Path) -> Result<Self> {
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(dir.join(folder))?;
+        }
+        let sources = dir.join("sources.list");
+        let mirror = mirror().context("apt does not say where it gets Debian from")?;
+        let lines: Vec<String> = SUITES.iter().map(|suite| format!("deb {mirror} {suite} main")).collect();
+        let lines = lines.join("\n") + "\n";
+        let place = dir.display();
+        let options = [
+            format!("Dir::Etc::sourcelist={}", sources.display()),
+            "Dir::Etc::sourceparts=-".into(),
+            format!("Dir::State::lists={place}/lists"),
+            format!("Dir::Cache={place}/cache"),
+            // Names of programs and screenshots are of no use here.
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".into(),
+        ];
+        let archive =
+            Self { options: options.into_iter().flat_map(|option| ["-o".into(), option]).collect() };
+        let updated = fs::metadata(dir.join("updated")).and_then(|meta| meta.modified());
+        let is_fresh =
+            updated.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < STALE));
+        if !is_fresh || fs::read_to_string(&sources).is_ok_and(|old| old != lines) {
+            say("fetching the package lists of Debian's other releases");
+            fs::write(&sources, lines)?;
+            quietly(&mut archive.apt("apt-get", &["--quiet=2", "update"]))?;
+            fs::write(dir.join("updated"), "")?;
+        }
+        Ok(archive)
+    }
+
+    fn apt(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.options).args(words);
+        command
+    }
+
+    /// The packages whose name matches this regular expression.
+    pub fn named(&self, pattern: &str) -> Vec<String> {
+        let found =
+            answer(&mut self.apt("apt-cache", &["search", "--names-only", pattern])).unwrap_or_default();
+        found.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    }
+
+    /// Fetches a package without installing it, by the address and the checksum that apt has of it.
+    pub fn fetch(&self, package: &str, dir: &Path) -> Result<PathBuf> {
+        let line = answer(&mut self.apt("apt-get", &["download", "--print-uris", package]))
+            .with_context(|| format!("apt does not know where {package} is"))?;
+        let mut words = line.split_whitespace();
+        let (Some(uri), Some(_), Some(_), Some(sum)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            bail!("apt says of {package} only: {line}");
+        };
+        let deb = dir.join("package.deb");
+        quietly(
+            Command::new("curl").args(["-sSfL", "--retry", "3", "-o"]).arg(&deb).arg(uri.trim_matches('\'')),
+        )?;
+        if let Some(wanted) = sum.strip_prefix("SHA256:") {
+            let sums =
+                answer(Command::new("sha256sum").arg(&deb)).context("cannot check what was fetched")?;
+            ensure!(sums.starts_with(wanted), "{package} came with a wrong checksum");
+        }
+        Ok(deb)
+    }
+}
+
+/// Where this machine gets Debian's releases from.
+fn mirror() -> Option<String> {
+    let words = ["indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(CODENAME)", "Created-By: Packages"];
+    let text = answer(Command::new("apt-get").args(words))?;
+    let mut targets = text.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        // Not that of security updates, which has no other suites.
+        matches!(fields.as_slice(), [_, "Debian", name] if !name.contains('-')).then(|| fields[0].to_owned())
+    });
+    targets.next()
+}
