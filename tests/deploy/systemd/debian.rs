@@ -34,11 +34,13 @@ mkdir "$dir/cgroup/$name"
 sh -c 'echo $$ > "$0" && exec "$@"' "$dir/cgroup/$name/cgroup.procs" setpriv --pdeathsig KILL \
     unshare --cgroup --pid --fork --kill-child --net --uts --ipc --mount sh -c "$INSIDE" inside "$dir/root" "$archive" "$@" &
 inner=$!
-trap 'kill -KILL $inner 2>/dev/null' TERM
+trap 'kill -KILL $inner 2>/dev/null || :' TERM
 # What ends it, and that it was ended, is no news.
 { wait $inner || wait $inner || true; } 2>/dev/null
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-    find "$dir/cgroup/$name" -depth -type d -exec rmdir {} + 2>/dev/null && break
+# The kernel is a moment behind with what has ended.
+for turn in $(seq 40); do
+    if find "$dir/cgroup/$name" -depth -type d -exec rmdir {} + 2>/dev/null; then break; fi
+    [ "$turn" -lt 40 ] || echo "the cgroup $name is left" >&2
     sleep 0.1
 done
 "#;
@@ -74,9 +76,9 @@ echo "$pid"
 exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@" < /dev/null > /dev/null 2>&1
 "#;
 
-/// A Debian that runs. Dropped, all of it is gone.
+/// A Debian that runs. Dropped, all of it is gone: who makes the namespaces is told to end, and takes it along.
 pub struct Debian {
-    process: Tethered,
+    _process: Tethered,
     /// Its first process, as the machine counts.
     init: String,
     _dir: tempfile::TempDir,
@@ -117,7 +119,7 @@ impl Debian {
         BufReader::new(stdout).read_line(&mut init)?;
         let init = init.trim().to_owned();
         ensure!(!init.is_empty(), "no Debian could be started: what it said is above");
-        Ok(Self { process, init, _dir: dir })
+        Ok(Self { _process: process, init, _dir: dir })
     }
 
     fn inside(&self, program: &str) -> Command {
@@ -157,13 +159,6 @@ impl Debian {
         self.put("/root/package.deb", &fs::read(package)?)?;
         self.sh("dpkg --force-confdef --install /root/package.deb && rm /root/package.deb")?;
         Ok(())
-    }
-}
-
-impl Drop for Debian {
-    fn drop(&mut self) {
-        // Its own drop waits for the end, which takes the rest along.
-        let _ = self.process.signal(libc::SIGTERM);
     }
 }
 
