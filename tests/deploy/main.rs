@@ -3,3 +3,4 @@
 //! They need root, as the namespace tests do; `cargo xtask test` sees to that, to the build and to the programs.
 
 mod prometheus;
+mod systemd;

@@ -119,7 +119,9 @@ pub(super) fn add(archive: &mut Archive<impl Write>) -> Result<()> {
     }
     let unit = fs::read(root().join(UNIT)).with_context(|| format!("{UNIT} is not there"))?;
     archive.file(Path::new("/etc/systemd/system/route-guardian.service"), 0o644, &unit)?;
-    archive.link(Path::new("/usr/bin/route-guardian"), &root().join(BINARY))
+    // No link: where the repository is below /tmp, the unit does not see it (PrivateTmp=).
+    let binary = fs::read(root().join(BINARY)).with_context(|| format!("{BINARY} is not there"))?;
+    archive.file(Path::new("/usr/bin/route-guardian"), 0o755, &binary)
 }
 
 /// Whether a file is one that the dynamic linker has to do with.
