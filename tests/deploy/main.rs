@@ -4,3 +4,4 @@
 
 mod kubernetes;
 mod prometheus;
+mod systemd;

@@ -53,7 +53,7 @@ pub struct Rig {
     /// The pod on this node.
     pub pod: Pod,
     /// The other node, a namespace with the second card.
-    _other: Pod,
+    other: Pod,
     _dnsmasq: Tethered,
     setup: Setup,
 }
@@ -97,8 +97,11 @@ impl Rig {
         wait_for("eth0's address", SLOW, || Ok(show("-4 addr show dev eth0")?.contains(NODE)))?;
         let pod = Pod::new()?;
         kube_router(&pod)?;
-        let rig = Self { pod, _other: other, _dnsmasq: dnsmasq, setup };
-        wait_for("the pod's queries", SLOW, || rig.answers())?;
+        let rig = Self { pod, other, _dnsmasq: dnsmasq, setup };
+        if let Err(error) = wait_for("the pod's queries", SLOW, || rig.answers()) {
+            let here = [show("-4 route show table all")?, show("-s -o link")?, rig.counters()?];
+            bail!("{error}\n{}", here.join("\n"));
+        }
         Ok(rig)
     }
 
@@ -108,6 +111,15 @@ impl Rig {
         std::thread::sleep(Duration::from_millis(300));
         let tally = stream.stop()?;
         Ok(tally.late == 0 && tally.lost == 0 && tally.open == 0)
+    }
+
+    /// What IPVS and the other node have counted, for when nothing comes through.
+    fn counters(&self) -> Result<String> {
+        let ipvs = Command::new("ipvsadm").args(["-L", "-n", "--stats"]).output()?;
+        let mut other = Command::new("nsenter");
+        other.args(["--net", "--target", &self.other.process.pid().to_string(), "ip", "-s", "-o", "link"]);
+        let texts = [ipvs.stdout, ipvs.stderr, other.output()?.stdout];
+        Ok(texts.map(|text| String::from_utf8_lossy(&text).into_owned()).join("\n"))
     }
 
     /// A change of the file that is none in what it says, so that networkd takes it for another.
@@ -130,16 +142,14 @@ fn clean() -> Result<()> {
             fs::remove_dir_all(folder)?;
         }
     }
-    for link in ["kube-bridge", "kube-dummy-if", TUNNEL, "tun-fou"] {
+    for link in ["veth0000a", "kube-bridge", "kube-dummy-if", TUNNEL, "tun-fou"] {
         // What is not there need not go.
         let _ = ip(&format!("link del {link}"));
     }
     let _ = Command::new("ipvsadm").arg("-C").status();
-    for family in ["-4", "-6"] {
-        ip(&format!("{family} rule flush"))?;
-        ip(&format!("{family} rule add prio 32766 lookup main"))?;
-    }
     for table in ["77", "78", "79"] {
+        // The kernel's own rules stay: networkd would take others for foreign.
+        while ip(&format!("rule del lookup {table}")).is_ok() {}
         let _ = ip(&format!("route flush table {table}"));
     }
     let _ = ip("route flush proto 17");
@@ -160,7 +170,7 @@ fn card(mac: &str) -> Result<String> {
     bail!("no network card has the address {mac}")
 }
 
-/// Gives the node its address, and answers queries.
+/// Gives the node its address, and answers queries. The router that it tells of knows nothing of pods, and is not there.
 fn dnsmasq(other: &Pod) -> Result<Tethered> {
     let lease = format!("--dhcp-host={},{NODE}", CARDS[0]);
     let mut command = Command::new("nsenter");
@@ -168,7 +178,7 @@ fn dnsmasq(other: &Pod) -> Result<Tethered> {
         .args(["--net", "--target", &other.process.pid().to_string(), "dnsmasq", "--keep-in-foreground"])
         .args(["--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--leasefile-ro"])
         .args(["--pid-file=", "--address=/kube.test/10.1.2.3", "--dhcp-range=192.168.77.10,192.168.77.10,5m"])
-        .args([&lease, "--dhcp-option=option:router,192.168.77.2", "--dhcp-authoritative", "--no-ping"])
+        .args([&lease, "--dhcp-option=option:router,192.168.77.1", "--dhcp-authoritative", "--no-ping"])
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     tethered(&mut command).context("cannot start dnsmasq")
@@ -177,7 +187,8 @@ fn dnsmasq(other: &Pod) -> Result<Tethered> {
 /// What kube-router makes of the node, of the kinds that it makes it of.
 fn kube_router(pod: &Pod) -> Result<()> {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-    let _ = Command::new("ip").args(["fou", "add", "port", "5556", "ipproto", "4"]).status();
+    // It stays when a test ends.
+    let _ = ip("fou add port 5556 ipproto 4");
     let lines = format!(
         "link add {TUNNEL} type ipip local {NODE} remote {OTHER}\n\
          link set {TUNNEL} mtu 1480 up\n\
@@ -194,7 +205,7 @@ fn kube_router(pod: &Pod) -> Result<()> {
          route add 10.244.2.0/24 dev {TUNNEL} src {NODE} proto 17\n\
          route add 10.244.3.0/24 via {OTHER} dev eth0 proto 17\n\
          route add 10.244.4.0/24 dev tun-fou src {NODE} proto 17\n\
-         route add {OTHER} dev {TUNNEL} table 77\n\
+         route add 192.168.77.4 dev {TUNNEL} table 77\n\
          route add local default dev lo table 78\n\
          route add 10.97.0.0/24 dev kube-bridge table 79\n\
          link add veth0000a type veth peer name eth0 netns {}\n\

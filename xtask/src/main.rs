@@ -7,6 +7,7 @@ mod demo;
 mod kubernetes_tools;
 mod linker;
 mod namespaces;
+mod package;
 mod packages;
 mod program;
 mod sbom;
@@ -51,6 +52,12 @@ enum Verb {
     Test {
         /// Only tests whose name contains this
         filter: Option<String>,
+    },
+    /// Build, then pack target/package/route-guardian_*.deb and .rpm
+    Package {
+        /// How often this version was packaged, counted from 1
+        #[arg(long, default_value_t = 1)]
+        release: u32,
     },
     /// Check formatting and lints, of the BPF programs too
     Check,
@@ -120,6 +127,11 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Build { debug, .. } => println!("{}", build::all(debug)?.display()),
         Verb::Sbom => println!("{}", sbom::write()?.display()),
         Verb::Test { filter } => verify::test(filter.as_deref())?,
+        Verb::Package { release } => {
+            for package in package::all(release)? {
+                println!("{}", package.display());
+            }
+        }
         Verb::Check => verify::check()?,
         Verb::Demo | Verb::Bench { .. } if elsewhere() => {
             verify::verb_in_guest(&std::env::args().skip(1).collect::<Vec<_>>())?;

@@ -46,6 +46,15 @@ pub const TESTS: &[Wanted] = &[
     ("ifup", "ifupdown"),
     ("NetworkManager", "network-manager"),
     ("chromium", "chromium"),
+    ("systemd-analyze", "systemd"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("dpkg-deb", "dpkg"),
+    ("rpm2cpio", "rpm"),
+    ("cpio", "cpio"),
+    ("man", "man-db"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+    ("shellcheck", "shellcheck"),
 ];
 
 /// Package lists older than this are fetched again before anything is installed.

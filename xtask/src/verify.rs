@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build, contained, kubernetes_tools, namespaces, packages,
+    build, contained, kubernetes_tools, namespaces, package, packages,
     program::{self, answer, as_root, cargo, run, say},
     setup, vm,
 };
@@ -19,7 +19,8 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if packages::is_ci() && has_lints() {
         check()?;
     }
-    build::all(false)?;
+    // The binary, and the packages that it goes into.
+    package::all(1)?;
     if let Some(why) = namespaces::unusable() {
         say(&format!("{why}: what needs a kernel is tested in virtual machines"));
         run(cargo().args(["test", "--package", "xtask", "--package", "route-guardian-ebpf"]).args(filter))?;

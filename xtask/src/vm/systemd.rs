@@ -119,7 +119,9 @@ pub(super) fn add(archive: &mut Archive<impl Write>) -> Result<()> {
     }
     let unit = fs::read(root().join(UNIT)).with_context(|| format!("{UNIT} is not there"))?;
     archive.file(Path::new("/etc/systemd/system/route-guardian.service"), 0o644, &unit)?;
-    archive.link(Path::new("/usr/bin/route-guardian"), &root().join(BINARY))
+    // No link: where the repository is below /tmp, the unit does not see it (PrivateTmp=).
+    let binary = fs::read(root().join(BINARY)).with_context(|| format!("{BINARY} is not there"))?;
+    archive.file(Path::new("/usr/bin/route-guardian"), 0o755, &binary)
 }
 
 /// Whether a file is one that the dynamic linker has to do with.
@@ -138,7 +140,7 @@ After=sysinit.target dbus.service systemd-networkd.service
 [Service]
 Type=oneshot
 Environment=HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
-ExecStart=/bin/bash -c 'stty -F /dev/ttyS1 raw; /job </dev/null >/dev/ttyS1 2>&1; echo "{ENDED}$$?" >/dev/ttyS1; sync; sleep 0.2; echo o >/proc/sysrq-trigger'
+ExecStart=/bin/bash -c 'stty -F /dev/ttyS1 raw; stty -F /dev/ttyS2 raw -echo; /job </dev/null >/dev/ttyS1 2>&1; echo "{ENDED}$$?" >/dev/ttyS1; sync; sleep 0.2; echo o >/proc/sysrq-trigger'
 "#
     )
 }
