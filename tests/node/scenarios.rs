@@ -155,3 +155,21 @@ fn with_the_remedy_nothing_is_late() -> Result<()> {
     }
     Ok(())
 }
+
+/// A command that systemd starts for somebody is named with its unit, for certain, though it is gone in a moment.
+#[test]
+fn a_transient_unit() -> Result<()> {
+    let rig = Rig::new(Setup::Static)?;
+    guardian()?;
+    let before = state()?;
+    run("systemd-run", "--quiet --wait --collect --unit=culprit ip route del 10.244.3.0/24")?;
+    wait_for("all to be as it was", SLOW, || Ok(state()? == before))?;
+    drop(rig);
+    let events = events()?;
+    let event = events.iter().rfind(|event| event.key() == "10.244.3.0/24").expect("a record");
+    assert_eq!(event.text("/actor/unit"), "culprit.service", "{event}");
+    assert_eq!(event.text("/actor/confidence"), "exact", "{event}");
+    assert_eq!(event.argv(), ["ip", "route", "del", "10.244.3.0/24"], "{event}");
+    assert_eq!(event.outcome(), "restored", "{event}");
+    Ok(())
+}

@@ -119,11 +119,8 @@ fn kvm() -> bool {
 
 fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Result<(bool, Vec<String>)> {
     let console = dir.join("console");
-    let accelerator: &[&str] = if kvm() {
-        &["-accel", "kvm", "-cpu", "host"]
-    } else {
-        &["-accel", "tcg,thread=multi", "-cpu", "max"]
-    };
+    let accelerator: &[&str] =
+        if kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", init.emulation(), "-cpu", "max"] };
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-machine", "q35", "-smp", "2", "-m", "3072", "-no-reboot", "-display", "none"])
