@@ -1,9 +1,12 @@
 //! The node and what is around it.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     process::{Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -296,15 +299,38 @@ fn settled(what: &str, line: &str) -> String {
     }
 }
 
+/// Where QEMU's monitor listens.
+const PORT: &str = "/dev/ttyS2";
+
+/// That line. It stays open, as what is set of it is forgotten when it is closed: an echo of what the monitor
+/// says would be taken for commands.
+fn monitor() -> Result<&'static File> {
+    static LINE: OnceLock<File> = OnceLock::new();
+    if let Some(line) = LINE.get() {
+        return Ok(line);
+    }
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let line = options.open(PORT).context(PORT)?;
+    run("stty", &format!("-F {PORT} raw -echo"))?;
+    Ok(LINE.get_or_init(|| line))
+}
+
 /// Says to QEMU's monitor, over the third serial port, that the card's cable is in or out.
 pub fn cable(on: bool) -> Result<()> {
     let word = if on { "on" } else { "off" };
-    fs::write("/dev/ttyS2", format!("set_link n0 {word}\n"))?;
+    let mut line = monitor()?;
+    line.write_all(format!("\rset_link n0 {word}\r").as_bytes())?;
     let carrier = || {
-        Ok(fs::read_to_string("/sys/class/net/eth0/carrier").unwrap_or_default().trim()
-            == if on { "1" } else { "0" })
+        let carrier = fs::read_to_string("/sys/class/net/eth0/carrier").unwrap_or_default();
+        Ok(carrier.trim() == if on { "1" } else { "0" })
     };
-    wait_for(&format!("the cable {word}"), SLOW, carrier)
+    wait_for(&format!("the cable {word}"), Duration::from_secs(10), carrier).map_err(|error| {
+        let mut said = vec![0; 4096];
+        let len = line.read(&mut said).unwrap_or_default();
+        said.truncate(len);
+        error.context(format!("the monitor said: {:?}", String::from_utf8_lossy(&said)))
+    })
 }
 
 /// Runs `ip`.

@@ -41,6 +41,14 @@ impl Disturbance {
     }
 }
 
+/// The cable comes out and goes in again, or nothing that is said of it means anything.
+#[test]
+fn a_cable() -> Result<()> {
+    let _rig = Rig::new(Setup::Static)?;
+    cable(false)?;
+    cable(true)
+}
+
 /// The seed of all this: without a guardian what networkd took stays away, and every query fails.
 #[test]
 fn without_the_guardian_queries_fail_until_somebody_repairs_the_node() -> Result<()> {

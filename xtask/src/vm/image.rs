@@ -67,6 +67,7 @@ const PROGRAMS: &[&str] = &[
     "sort",
     "stat",
     "stdbuf",
+    "stty",
     "sync",
     "sysctl",
     "tail",

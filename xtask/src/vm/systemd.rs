@@ -150,7 +150,7 @@ After=sysinit.target dbus.service systemd-networkd.service
 [Service]
 Type=oneshot
 Environment=HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
-ExecStart=/bin/bash -c 'stty -F /dev/ttyS1 raw; stty -F /dev/ttyS2 raw -echo; /job </dev/null >/dev/ttyS1 2>&1; echo "{ENDED}$$?" >/dev/ttyS1; sync; sleep 0.2; echo o >/proc/sysrq-trigger'
+ExecStart=/bin/bash -c 'stty -F /dev/ttyS1 raw; /job </dev/null >/dev/ttyS1 2>&1; echo "{ENDED}$$?" >/dev/ttyS1; sync; sleep 0.2; echo o >/proc/sysrq-trigger'
 "#
     )
 }
