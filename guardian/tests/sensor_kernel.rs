@@ -1,6 +1,6 @@
 //! What a kernel's own functions give, where it lets them be hooked; and a line that says what this kernel gives at all.
 //!
-//! As the other tests of sensors they need root and `ip`. `cargo xtask kernels` runs both on Debian's kernels.
+//! As the other tests of sensors they need root and `ip`. `cargo xtask kernels` runs this on all of Debian's kernels.
 
 mod sensor_lab;
 

@@ -37,14 +37,17 @@ pub enum Setup {
     Dhcp,
     /// `eth0` with a fixed address.
     Static,
-    /// By DHCP whatever link there is, as on Container Linux.
+    /// By DHCP whatever link there is, as on Container Linux. It takes apart what kube-router is just making, so that the
+    /// guardian is there first.
     CatchAll,
+    /// As [`Setup::Dhcp`], but it has not been started yet: somebody else has set the address.
+    Late,
 }
 
 impl Setup {
     const fn files(self) -> (&'static str, &'static str) {
         match self {
-            Self::Dhcp => ("10-eth0.network", "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"),
+            Self::Dhcp | Self::Late => ("10-eth0.network", "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"),
             Self::Static => ("10-eth0.network", "[Match]\nName=eth0\n[Network]\nAddress=192.168.77.10/24\n"),
             Self::CatchAll => ("zz-default.network", "[Match]\nName=*\n[Network]\nDHCP=ipv4\n"),
         }
@@ -96,8 +99,16 @@ impl Rig {
         fs::create_dir_all(FOLDER)?;
         let (file, text) = setup.files();
         fs::write(Path::new(FOLDER).join(file), text)?;
-        systemctl("restart systemd-networkd")?;
+        if setup == Setup::Late {
+            ip(&format!("addr add {NODE}/24 dev eth0"))?;
+            ip("link set eth0 up")?;
+        } else {
+            systemctl("restart systemd-networkd")?;
+        }
         wait_for("eth0's address", SLOW, || Ok(show("-4 addr show dev eth0")?.contains(NODE)))?;
+        if setup == Setup::CatchAll {
+            guardian()?;
+        }
         let pod = Pod::new()?;
         kube_router(&pod)?;
         let rig = Self { pod, other, _dnsmasq: dnsmasq, setup };

@@ -84,7 +84,7 @@ enum Verb {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Run the tests of the sensors on every kernel that Debian has, and write docs/kernels.md
+    /// Load and try the sensors on every kernel that Debian has, and write docs/kernels.md
     Kernels {
         /// Only these series, and write nothing
         #[arg(long)]

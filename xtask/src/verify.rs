@@ -59,6 +59,8 @@ pub enum Inside<'a> {
     Node(&'a str),
     /// Those of the sensors.
     Sensors,
+    /// Of these the ones that say what a kernel gives.
+    Kernel,
 }
 
 /// Runs this in a guest of each series; without any, of [`vm::SERIES`].
@@ -71,7 +73,8 @@ pub fn in_guests(series: &[String], what: Inside<'_>) -> Result<Vec<String>> {
         Inside::Command(_) => None,
         Inside::Tests(filter) => Some((kernel_tests(&[])?, filter)),
         Inside::Node(filter) => Some((kernel_tests(NODE)?, filter)),
-        Inside::Sensors => Some((kernel_tests(SENSORS)?, "--nocapture")),
+        Inside::Sensors => Some((kernel_tests(SENSORS)?, "")),
+        Inside::Kernel => Some((kernel_tests(KERNEL)?, "--nocapture")),
     };
     let command = match (what, tests) {
         (Inside::Command(line), _) => line.to_owned(),
@@ -100,10 +103,10 @@ pub fn in_guests(series: &[String], what: Inside<'_>) -> Result<Vec<String>> {
     Ok(printed)
 }
 
-/// Runs the tests of the sensors on every kernel that Debian has, and writes the table of what each gives.
+/// Loads and tries the sensors on every kernel that Debian has, and writes the table of what each gives.
 pub fn kernels(series: &[String]) -> Result<()> {
     let all = vm::ALL_SERIES.map(str::to_owned);
-    let printed = in_guests(if series.is_empty() { &all } else { series }, Inside::Sensors)?;
+    let printed = in_guests(if series.is_empty() { &all } else { series }, Inside::Kernel)?;
     let rows: Vec<&str> = printed.iter().filter_map(|line| line.strip_prefix("kernel: ")).collect();
     ensure!(!rows.is_empty(), "no guest has said what its kernel gives");
     let table = rows.iter().map(|row| format!("| {row} |\n")).collect::<Vec<_>>().concat();
@@ -135,6 +138,7 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
 
 /// What cargo is told besides for the tests of a whole node, and of the sensors.
 const NODE: &[&str] = &["--package", "route-guardian-tests", "--features", "node", "--test", "node"];
+const KERNEL: &[&str] = &["--package", "route-guardian", "--test", "sensor_kernel"];
 const SENSORS: &[&str] = &["--package", "route-guardian", "--test", "sensor", "--test", "sensor_kernel"];
 
 /// A test binary with the folder that it runs in.

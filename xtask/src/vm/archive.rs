@@ -78,8 +78,15 @@ impl Archive {
         found.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
     }
 
+    /// Fetches a package and unpacks it to `root` below `dir`.
+    pub fn unpack(&self, package: &str, dir: &Path) -> Result<()> {
+        let deb = self.fetch(package, dir)?;
+        quietly(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(dir.join("root")))?;
+        fs::remove_file(&deb).with_context(|| format!("cannot remove {}", deb.display()))
+    }
+
     /// Fetches a package without installing it, by the address and the checksum that apt has of it.
-    pub fn fetch(&self, package: &str, dir: &Path) -> Result<PathBuf> {
+    fn fetch(&self, package: &str, dir: &Path) -> Result<PathBuf> {
         let line = answer(&mut self.apt("apt-get", &["download", "--print-uris", package]))
             .with_context(|| format!("apt does not know where {package} is"))?;
         let mut words = line.split_whitespace();

@@ -29,9 +29,18 @@ pub fn find(series: &str) -> Result<Kernel> {
         fs::create_dir_all(&dir)?;
         say(&format!("fetching {package}"));
         let archive = archive.with_context(|| format!("{package} was fetched in part, and cannot be now"))?;
-        let deb = archive.fetch(&package, &dir)?;
-        quietly(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(dir.join("root")))?;
-        fs::remove_file(deb)?;
+        archive.unpack(&package, &dir)?;
+        // Since 6.19 image and modules are packages of their own.
+        let release = package.trim_start_matches("linux-image-");
+        if !dir.join("root/boot").exists() {
+            for part in ["linux-binary", "linux-modules"] {
+                archive.unpack(&format!("{part}-{release}"), &dir)?;
+            }
+        }
+        // Since Debian 13 all is below /usr.
+        if !dir.join("root/lib").exists() {
+            std::os::unix::fs::symlink("usr/lib", dir.join("root/lib"))?;
+        }
         let release = only(&dir.join("root/lib/modules"))?;
         quietly(Command::new("depmod").arg("-b").arg(dir.join("root")).arg(&release))?;
         fs::write(dir.join("complete"), "")?;
