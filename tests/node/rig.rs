@@ -25,6 +25,12 @@ pub const SERVICE: &str = "10.96.0.10";
 /// The network cards, by address.
 const CARDS: [&str; 2] = ["52:54:00:00:00:01", "52:54:00:00:00:02"];
 
+/// Where the guardian's state is, as its unit has a user of its own (`DynamicUser=`).
+const STATE: &str = "/var/lib/private/route-guardian";
+
+/// kube-router's place: an `ip` there is obeyed.
+const OWNER: &str = "/usr/local/bin/kube-router";
+
 const FOLDER: &str = "/etc/systemd/network";
 
 /// How long this emulated node may take for anything.
@@ -151,7 +157,7 @@ impl Rig {
 fn clean() -> Result<()> {
     systemctl("stop route-guardian systemd-networkd")?;
     let _ = systemctl("reset-failed");
-    for folder in [FOLDER, "/etc/systemd/networkd.conf.d", "/run/systemd/netif", "/var/lib/route-guardian"] {
+    for folder in [FOLDER, "/etc/systemd/networkd.conf.d", "/run/systemd/netif", STATE] {
         if Path::new(folder).exists() {
             fs::remove_dir_all(folder)?;
         }
@@ -200,6 +206,7 @@ fn dnsmasq(other: &Pod) -> Result<Tethered> {
 
 /// What kube-router makes of the node, of the kinds that it makes it of.
 fn kube_router(pod: &Pod) -> Result<()> {
+    fs::create_dir_all("/usr/local/bin")?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     // It stays when a test ends.
     let _ = ip("fou add port 5556 ipproto 4");
@@ -227,15 +234,16 @@ fn kube_router(pod: &Pod) -> Result<()> {
          link set veth0000a up\n",
         pod.process.pid()
     );
+    fs::copy(fs::canonicalize("/usr/sbin/ip").or_else(|_| fs::canonicalize("/usr/bin/ip"))?, OWNER)?;
     for line in lines.lines() {
-        ip(line)?;
+        run(OWNER, line)?;
     }
     for rule in [
         "from 10.244.1.0/24 lookup 79",
         "prio 32764 fwmark 0x1234 lookup 78",
         "prio 32765 from all lookup 77",
     ] {
-        ip(&format!("rule add {rule}"))?;
+        run(OWNER, &format!("rule add {rule}"))?;
     }
     for words in [
         "link set lo up",

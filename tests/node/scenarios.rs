@@ -93,7 +93,9 @@ fn disturb(rig: &Rig, disturbances: &[Disturbance]) -> Result<Vec<Tally>> {
 
 /// Whatever was taken is put down to the program that took it, for certain, or to the kernel.
 fn named() -> Result<()> {
-    let events = events()?;
+    let mut events = events()?;
+    // What the owner has set up while the guardian was there.
+    events.retain(|event| event.text("/verdict") != "owner");
     for event in &events {
         let who = event.text("/actor/exe").to_owned() + event.text("/actor/class");
         let by_networkd = who.contains("systemd-networkd") && event.text("/actor/confidence") == "exact";

@@ -30,18 +30,13 @@ pub fn find(series: &str) -> Result<Kernel> {
         say(&format!("fetching {package}"));
         let archive = archive.with_context(|| format!("{package} was fetched in part, and cannot be now"))?;
         archive.unpack(&package, &dir)?;
-        // Since 6.19 image and modules are packages of their own.
-        let release = package.trim_start_matches("linux-image-");
-        if !dir.join("root/boot").exists() {
-            for part in ["linux-binary", "linux-modules"] {
-                archive.unpack(&format!("{part}-{release}"), &dir)?;
-            }
-        }
         // Since Debian 13 all is below /usr.
         if !dir.join("root/lib").exists() {
             std::os::unix::fs::symlink("usr/lib", dir.join("root/lib"))?;
         }
-        let release = only(&dir.join("root/lib/modules"))?;
+        let release = only(&dir.join("root/lib/modules")).with_context(|| {
+            format!("{package} has its modules in a package of its own, which is not looked into")
+        })?;
         quietly(Command::new("depmod").arg("-b").arg(dir.join("root")).arg(&release))?;
         fs::write(dir.join("complete"), "")?;
     }

@@ -30,8 +30,9 @@ use crate::{
 /// The series that are tried where none is named: the newest that Debian 12 has, and the oldest.
 pub const SERIES: [&str; 2] = ["6.12", "6.1"];
 
-/// All that Debian's releases have a cloud kernel of, one of each that clusters run and the newest.
-pub const ALL_SERIES: [&str; 6] = ["5.10", "6.1", "6.12", "6.18", "6.19", "7.3"];
+/// What Debian's releases have cloud kernels of, and clusters run. (Those after 6.18 have their modules in packages of
+/// their own.)
+pub const ALL_SERIES: [&str; 4] = ["5.10", "6.1", "6.12", "6.18"];
 
 /// What a guest with systemd is made of.
 const SYSTEMD: &[packages::Wanted] = &[
