@@ -7,6 +7,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::OnceLock,
+    thread,
     time::Duration,
 };
 
@@ -122,13 +123,22 @@ impl Rig {
             let here = [show("-4 route show table all")?, show("-s -o link")?, rig.counters()?];
             bail!("{error}\n{}", here.join("\n"));
         }
+        // networkd may not have finished with what is new, nor the guardian with networkd.
+        let mut last = String::new();
+        wait_for("a node at rest", SLOW, || {
+            thread::sleep(Duration::from_secs(3));
+            let now = state()?;
+            let rests = now == last && now.contains("master kube-bridge");
+            last = now;
+            Ok(rests)
+        })?;
         Ok(rig)
     }
 
     /// Whether one query of the pod is answered within a second.
     fn answers(&self) -> Result<bool> {
         let stream = super::dns::Stream::start(&self.pod, SERVICE)?;
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         let tally = stream.stop()?;
         Ok(tally.late == 0 && tally.lost == 0 && tally.open == 0)
     }

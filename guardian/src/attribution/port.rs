@@ -23,7 +23,7 @@ const ANCESTORS: usize = 32;
 /// The last port that was asked about, and who holds it: a burst is one process's.
 #[derive(Debug, Default)]
 pub struct Ports {
-    last: Option<(u32, u64, Arc<Actor>)>,
+    last: Option<(u32, u64, Option<Arc<Actor>>)>,
 }
 
 impl Ports {
@@ -34,18 +34,20 @@ impl Ports {
         if let Some((known, of, actor)) = &self.last
             && (*known, *of) == (port, inode)
         {
-            return Some(Arc::clone(actor));
+            return actor.clone();
         }
-        let process = process(port, inode)?;
-        let actor = Arc::new(Actor::Process {
-            ancestors: ancestors(&process),
-            process: Arc::new(process),
-            thread: None,
-            cgroup: None,
-            confidence: Confidence::Partial,
+        let actor = process(port, inode).map(|process| {
+            Arc::new(Actor::Process {
+                ancestors: ancestors(&process),
+                process: Arc::new(process),
+                thread: None,
+                cgroup: None,
+                confidence: Confidence::Partial,
+            })
         });
-        self.last = Some((port, inode, Arc::clone(&actor)));
-        Some(actor)
+        // Also that nobody is found, which takes a look at all processes.
+        self.last = Some((port, inode, actor.clone()));
+        actor
     }
 }
 

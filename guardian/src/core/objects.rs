@@ -206,6 +206,9 @@ impl Core {
             self.settle_accounts(key);
             return;
         }
+        if entry.is_of_others(object) {
+            return;
+        }
         let before = match entry.observed.remove(object) {
             Removal::Removed(before) => before,
             Removal::Unknown if who.verdict != Verdict::Owner => return,

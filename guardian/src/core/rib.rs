@@ -150,6 +150,13 @@ impl Entry {
         self.observed.iter().filter(stays).cloned().collect()
     }
 
+    /// Whether an object is a kernel's route of a link of which nothing is desired here, and that is not remembered.
+    pub fn is_of_others(&self, object: &Object) -> bool {
+        !self.desired.is_empty()
+            && self.desired.iter().all(|o| super::alternatives::stands_on_another_link(o, object))
+            && !self.observed.contains(object)
+    }
+
     /// Notes what stands there besides, all that is desired being there.
     pub fn note_bystanders(&mut self) {
         let desired = &self.desired;

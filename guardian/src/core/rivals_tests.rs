@@ -331,3 +331,17 @@ fn what_the_owner_set_before_our_write_takes_its_place() {
         assert!(stage.write().is_empty() && stage.core.missing().is_empty());
     }
 }
+
+/// A route of a link out of scope goes that is not remembered: nothing is said of the guarded one, whoever took it.
+#[test]
+fn a_route_of_another_link_that_goes_unremembered_says_nothing() {
+    let mut objects = node();
+    objects.push(multicast(TUN).into());
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let owner = someone(7, "/opt/cni/bin/bridge");
+    stage.tell(gone(multicast(99)), &owner, Verdict::Owner);
+    assert_eq!(stage.desired(&multicast(TUN)), [Object::from(multicast(TUN))]);
+    assert!(!stage.core.effects().any(|effect| matches!(effect, Effect::Reread(_))));
+    stage.tell(gone(multicast(TUN)), &someone(60, "/usr/sbin/ip"), Verdict::Foreign);
+    assert_eq!(stage.write().len(), 1);
+}

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{debian::Debian, life::next, package};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 const FINE: &str = "guarding: profile kube-router, mode restore";
 const ROUTE: &str = "10.244.2.0/24";
 
@@ -96,7 +96,7 @@ fn the_service_guards_under_its_hardening() -> Result<()> {
 fn systemd_reloads_restarts_upgrades_and_removes_it() -> Result<()> {
     let debian = Debian::booted()?;
     debian.sh("mkdir -p /etc/systemd/system/route-guardian.service.d")?;
-    let shorter = "[Service]\nWatchdogSec=1s\nRestartSec=100ms\n";
+    let shorter = "[Service]\nWatchdogSec=5s\nRestartSec=100ms\n";
     debian.put("/etc/systemd/system/route-guardian.service.d/shorter.conf", shorter.as_bytes())?;
     debian.install(&package("deb")?)?;
     let pid = debian.property("MainPID")?;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
 use crate::program::{answer, quietly, say};
 
@@ -59,8 +59,11 @@ impl Archive {
         if !is_fresh || fs::read_to_string(&sources).is_ok_and(|old| old != lines) {
             say("fetching the package lists of Debian's other releases");
             fs::write(&sources, lines)?;
-            quietly(&mut archive.apt("apt-get", &["--quiet=2", "update"]))?;
-            fs::write(dir.join("updated"), "")?;
+            // A release that is not there any more must not keep the others away.
+            match quietly(&mut archive.apt("apt-get", &["--quiet=2", "update"])) {
+                Ok(()) => fs::write(dir.join("updated"), "")?,
+                Err(error) => say(&format!("not all package lists came: {error:#}")),
+            }
         }
         Ok(archive)
     }
@@ -85,26 +88,14 @@ impl Archive {
         fs::remove_file(&deb).with_context(|| format!("cannot remove {}", deb.display()))
     }
 
-    /// Fetches a package without installing it, by the address and the checksum that apt has of it.
+    /// Fetches a package without installing it: apt checks what comes.
     fn fetch(&self, package: &str, dir: &Path) -> Result<PathBuf> {
-        let line = answer(&mut self.apt("apt-get", &["download", "--print-uris", package]))
-            .with_context(|| format!("apt does not know where {package} is"))?;
-        let mut words = line.split_whitespace();
-        let (Some(uri), Some(_), Some(_), Some(sum)) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            bail!("apt says of {package} only: {line}");
-        };
-        let deb = dir.join("package.deb");
-        quietly(
-            Command::new("curl").args(["-sSfL", "--retry", "3", "-o"]).arg(&deb).arg(uri.trim_matches('\'')),
-        )?;
-        if let Some(wanted) = sum.strip_prefix("SHA256:") {
-            let sums =
-                answer(Command::new("sha256sum").arg(&deb)).context("cannot check what was fetched")?;
-            ensure!(sums.starts_with(wanted), "{package} came with a wrong checksum");
-        }
-        Ok(deb)
+        let folder = dir.join("fetched");
+        fs::create_dir_all(&folder)?;
+        quietly(self.apt("apt-get", &["--quiet=2", "download", package]).current_dir(&folder))?;
+        let mut debs = fs::read_dir(&folder)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        debs.find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .with_context(|| format!("apt has fetched no {package}"))
     }
 }
 

@@ -15,6 +15,12 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +51,14 @@ const SYSTEMD: &[packages::Wanted] = &[
 
 /// What QEMU and the making of the image need on this machine.
 const WANTED: &[packages::Wanted] = &[("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod")];
+
+/// One thread for all of a guest's CPUs. With one for each the emulator may still run a breakpoint that the kernel has
+/// taken out again while it patched its own code, as it does when a program is attached on the path of packets; and the
+/// kernel takes that for its own fault (`do_int3`).
+const EMULATION: &str = "tcg,thread=single";
+
+/// After this a guest has hung: it is ended.
+const LIMIT: Duration = Duration::from_secs(90 * 60);
 
 /// The line by which the guest tells how its command ended.
 const ENDED: &str = "route-guardian-vm ended with ";
@@ -121,7 +135,7 @@ fn kvm() -> bool {
 fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Result<(bool, Vec<String>)> {
     let console = dir.join("console");
     let accelerator: &[&str] =
-        if kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", init.emulation(), "-cpu", "max"] };
+        if kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", EMULATION, "-cpu", "max"] };
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(["-machine", "q35", "-smp", "2", "-m", "3072", "-no-reboot", "-display", "none"])
@@ -141,6 +155,15 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
     // It ends with this program, however that ends.
     let mut qemu = tethered(&mut command).context("cannot start qemu-system-x86_64")?;
     let output = qemu.child().stdout.take().context("QEMU has no output")?;
+    let over = Arc::new(AtomicBool::new(false));
+    let (watched, pid) = (Arc::clone(&over), qemu.pid());
+    thread::spawn(move || {
+        thread::sleep(LIMIT);
+        if !watched.load(Ordering::Relaxed) {
+            say(&format!("the guest has not ended after {} minutes: it is ended", LIMIT.as_secs() / 60));
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+    });
     let (mut ended, mut lines) = (None, Vec::new());
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read the guest's output")?;
@@ -154,6 +177,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
             lines.push(line.to_owned());
         }
     }
+    over.store(true, Ordering::Relaxed);
     qemu.child().wait()?;
     if ended != Some(0) {
         show_tail(&console);

@@ -44,16 +44,6 @@ impl Init {
         }
     }
 
-    /// How the CPUs are emulated. On a node the guardian attaches programs on the path of packets while these are looked up
-    /// on the other CPU, and the kernel patches its own code for that: with a thread for each CPU the emulator may still
-    /// run a breakpoint that the kernel has taken out again, which it takes for its own fault (`do_int3`).
-    pub(super) const fn emulation(self) -> &'static str {
-        match self {
-            Self::Script => "tcg,thread=multi",
-            Self::Systemd => "tcg,thread=single",
-        }
-    }
-
     /// What QEMU is told besides: `dir` is for its sockets.
     pub(super) fn devices(self, dir: &Path) -> Vec<OsString> {
         let fixed = |words: &[&str]| words.iter().map(OsString::from).collect();
