@@ -91,16 +91,16 @@ fn write(diagnosis: &Diagnosis, form: Form, output: &Output) -> anyhow::Result<E
 pub(super) fn at_fault(config: &Config, actor: &ActorRecord) -> anyhow::Result<Advice> {
     let class = actor.class;
     let known = knowledge::find(actor);
-    let spares = known.and_then(|program| Some((program, program.spares.as_ref()?)));
-    if !matches!(class, ActorClass::Networkd | ActorClass::NetworkManager) && spares.is_none() {
+    let read = known.filter(|program| program.spares.is_some() || program.mentions.is_some());
+    if !matches!(class, ActorClass::Networkd | ActorClass::NetworkManager) && read.is_none() {
         return Ok(Advice::default());
     }
     let state = dump()?;
     let links = links(&state.objects);
     let (root, guarded) = (Path::new("/"), guarded(config, &links));
-    if let Some((program, spares)) = spares {
-        let finding = spares.look(&program.name, root, &guarded)?;
-        let findings = Some(finding).filter(|finding| finding.level == Level::Wrong).into_iter().collect();
+    if let Some(program) = read {
+        let mut findings = program.look(root, &guarded)?;
+        findings.retain(|finding| finding.level == Level::Wrong);
         return Ok(Advice { findings, ..Advice::default() });
     }
     let running = running();
@@ -427,22 +427,25 @@ fn version() -> Option<u32> {
 }
 
 fn others(root: &Path, running: &BTreeMap<&str, (String, u32)>, guarded: &[Interface]) -> Vec<Finding> {
-    let known = |name: &str| knowledge::programs().iter().find(|program| program.name == name);
     let mut findings: Vec<Finding> = Vec::new();
-    for (name, (_, pid)) in running {
-        if [NETWORKD, NETWORKMANAGER, "kube-router", "iproute2"].contains(name) {
+    for program in knowledge::programs() {
+        if [NETWORKD, NETWORKMANAGER, "kube-router", "iproute2"].contains(&&*program.name) {
             continue;
         }
-        let Some(program) = known(name) else { continue };
-        let read = program.spares.as_ref().map(|spares| spares.look(name, root, guarded));
-        let finding = read.map(|read| read.unwrap_or_else(|error| unreadable(&error)));
-        if finding.as_ref().is_none_or(|finding| finding.level > Level::Ok) {
+        let runs = running.get(&*program.name);
+        // What one setting tells matters when it runs; that a link is named, also when it is run next.
+        let read = match (runs, &program.mentions) {
+            (None, None) => continue,
+            _ => program.look(root, guarded).unwrap_or_else(|error| vec![unreadable(&error)]),
+        };
+        let spared = program.spares.is_some() && read.iter().all(|finding| finding.level == Level::Ok);
+        if let Some((_, pid)) = runs.filter(|_| !spared) {
             findings.push(Finding::warn(
-                format!("{name} is running (pid {pid})"),
+                format!("{} is running (pid {pid})", program.name),
                 format!("{} {}", program.why, program.how),
             ));
         }
-        findings.extend(finding);
+        findings.extend(read);
     }
     if findings.is_empty() {
         findings.push(Finding::ok("none that is known to undo routes is running"));

@@ -2,22 +2,25 @@
 //!
 //! The knowledge is data, a file a program (`programs/`). What a node really has in its configuration is read for
 //! systemd-networkd ([`networkd`]) and `NetworkManager` ([`networkmanager`]), with their own rules, and for those that
-//! one setting tells what to leave alone ([`Spares`]), down to the line that is at fault.
+//! one setting tells what to leave alone ([`Spares`]), or that act on what they name ([`Mentions`]), down to the line
+//! that is at fault.
 
 mod files;
 pub mod finding;
 mod folders;
 mod ini;
+mod mentions;
 pub mod networkd;
 pub mod networkmanager;
 mod spares;
 
-use std::sync::LazyLock;
+use std::{io, path::Path, sync::LazyLock};
 
 use serde::Deserialize;
 
 pub use files::{FileFix, FileState, WriteError};
 pub use finding::{Advice, Effect, Finding, Level, Place};
+pub use mentions::Mentions;
 pub use spares::{Names, Spares};
 
 use crate::model::{ActorClass, record::ActorRecord};
@@ -61,10 +64,26 @@ pub struct Program {
     pub files: Vec<FileLines>,
     /// The one setting by which it leaves links alone, where that is all there is to it.
     pub spares: Option<Spares>,
+    /// Where it names the links that it acts on.
+    pub mentions: Option<Mentions>,
     /// How far that goes.
     pub note: String,
     /// How it is known.
     pub known: Known,
+}
+
+impl Program {
+    /// What its configuration below `root` means for guarded links, where that is known to be read. (For
+    /// systemd-networkd and `NetworkManager` there is more to it: [`networkd::advise`], [`networkmanager`].)
+    ///
+    /// # Errors
+    /// Those of reading the files that are there.
+    pub fn look(&self, root: &Path, guarded: &[networkd::Interface]) -> io::Result<Vec<Finding>> {
+        let spared = self.spares.as_ref().map(|spares| spares.look(&self.name, root, guarded)).transpose()?;
+        let named =
+            self.mentions.as_ref().map(|mentions| mentions.look(&self.name, root, guarded)).transpose()?;
+        Ok(spared.into_iter().chain(named.into_iter().flatten()).collect())
+    }
 }
 
 /// The files, by name.
