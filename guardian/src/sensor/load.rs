@@ -320,7 +320,11 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    text
+    // What a verifier that was never asked has said, and the same error once more.
+    match text.split_once(". Verifier output: : ") {
+        Some((said, _)) => said.to_owned(),
+        None => text,
+    }
 }
 
 /// Gives back what start-up took: reading type information leaves tens of megabytes of freed heap behind.
