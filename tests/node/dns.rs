@@ -19,8 +19,9 @@ use lab::Pod;
 const EVERY: Duration = Duration::from_millis(5);
 /// After this a query is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often it is asked before it counts as lost.
-const TRIES: u32 = 5;
+/// How often it is asked before it counts as lost: for ten seconds, as long as glibc waits (`timeout` and `attempts` of
+/// resolv.conf(5)).
+const TRIES: u32 = 10;
 
 /// How queries fared.
 #[derive(Clone, Copy, Debug, Default)]
