@@ -46,8 +46,8 @@ macro_rules! for_each_offset {
             MOUNT_VFSMOUNT: "mount", "mnt", exe;
             MOUNT_PARENT: "mount", "mnt_parent", exe;
             MOUNT_POINT: "mount", "mnt_mountpoint", exe;
-            NET_NS: "net", "ns", lookup;
-            NS_INUM: "ns_common", "inum", lookup;
+            NET_NS: "net", "ns", netns;
+            NS_INUM: "ns_common", "inum", netns;
             FLOW4_TO: "flowi4", "daddr", lookup;
             LEG_LINK: "fib_nh_common", "nhc_dev", lookup;
             LINK_NET: "net_device", "nd_net", lookup;

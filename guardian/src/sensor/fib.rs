@@ -27,12 +27,11 @@ const HOOKS: [Hook; 3] = [
 /// Attaches the hooks as this kernel takes them: found by trying.
 pub fn attach(ebpf: &mut Ebpf, offsets: Option<&Offsets>, with_trampolines: bool) -> SensorStatus {
     let refused = |why: String| SensorStatus { name: "fib", attached: false, why: Some(why) };
-    let lacks = |group| offsets.is_some_and(|offsets| offsets.missing(group).is_some());
-    if let Some(member) = offsets.and_then(|offsets| offsets.missing("fib")) {
-        return refused(format!("the kernel has no {member}"));
-    }
-    if lacks("tos") && lacks("dscp") {
-        return refused("the kernel has no fib_alias.fa_dscp".into());
+    // Of these two a kernel has one.
+    let tos = |offsets: &Offsets| offsets.lack(&["dscp"]).filter(|_| offsets.missing("tos").is_some());
+    let lack = offsets.and_then(|offsets| offsets.lack(&["netns", "fib"]).or_else(|| tos(offsets)));
+    if let Some(lack) = lack {
+        return refused(lack);
     }
     let tried = if with_trampolines { trampolines(ebpf) } else { Err("fentry not tried".into()) };
     let trampolines = match tried {

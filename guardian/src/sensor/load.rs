@@ -256,9 +256,9 @@ fn stack_size(ebpf: &mut Ebpf, own: Whoami) -> Result<SensorStatus, SensorError>
 
 /// Whether lookups can be counted, when there is something to count.
 fn lookups_status(ebpf: &mut Ebpf, offsets: Option<&Offsets>) -> SensorStatus {
-    let missing = offsets.and_then(|offsets| offsets.missing("lookup"));
-    let why = match missing {
-        Some(member) => Some(format!("the kernel has no {member}")),
+    let lack = offsets.and_then(|offsets| offsets.lack(&["netns", "lookup"]));
+    let why = match lack {
+        Some(lack) => Some(lack),
         None => lookups::load(ebpf).err().map(|error| chain(&error)),
     };
     let attached = why.is_none();

@@ -72,10 +72,16 @@ impl Offsets {
         self.missing.get(group).map(String::as_str)
     }
 
+    /// Why a sensor that needs all of these groups cannot work; `None` where it can.
+    pub fn lack(&self, groups: &[&str]) -> Option<String> {
+        let member = groups.iter().find_map(|group| self.missing(group))?;
+        Some(format!("the kernel has no {member}"))
+    }
+
     /// What else of a task the kernel does not have, in words. `preempt_count` is not where x86 keeps it, and sensors tell
     /// of their own.
     pub fn optional_missing(&self) -> Vec<String> {
-        let others = ["preempt", "lookup", "fib", "tos", "dscp"];
+        let others = ["preempt", "netns", "lookup", "fib", "tos", "dscp"];
         self.missing
             .iter()
             .filter(|(group, _)| !others.contains(*group))
@@ -97,6 +103,17 @@ mod tests {
         assert_eq!(value("KERNFS_ID"), Some(ABSENT));
         assert_eq!(offsets.task_missing(), None);
         assert_eq!(offsets.optional_missing(), ["cgroup.kn"]);
+    }
+
+    /// What tells network namespaces apart is not lost with what only lookups need: the FIB hooks need it too.
+    #[test]
+    fn one_sensor_does_not_suffer_from_what_another_lacks() {
+        let offsets = Offsets::collect(|structure, _| if structure == "flowi4" { None } else { Some(8) });
+        let value = |name| offsets.all().iter().find(|o| o.name == name).map(|o| o.bytes);
+        assert_eq!(value("NS_INUM"), Some(8));
+        assert_eq!(offsets.lack(&["netns", "fib"]), None);
+        assert_eq!(offsets.lack(&["netns", "lookup"]).as_deref(), Some("the kernel has no flowi4.daddr"));
+        assert_eq!(offsets.optional_missing(), Vec::<String>::new());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Decoding the records of the ring.
 
+use std::net::Ipv4Addr;
+
 use route_guardian_ebpf::{
     CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, CONTEXT_SELF, ExitRecord, FallenRecord, FallenRoute,
     Id, KIND_EXIT, KIND_FALLEN, KIND_MESSAGE, KIND_PROCESS, MessageHead, PROCESS_EXE_CUT,
     PROCESS_EXE_DELETED, PROCESS_EXE_TEXT, ProcessRecord, TASK_KNOWN,
 };
-
-use std::net::Ipv4Addr;
 
 use super::{Sensed, Task};
 use crate::model::{Fallen, Prefix, Process, ProcessId, RouteKey, Stamp};
