@@ -82,9 +82,7 @@ impl Core {
             }
             return;
         }
-        let is_bystander = !covered
-            && !entry.desired.is_empty()
-            && entry.desired.iter().all(|o| stands_on_another_link(o, &object));
+        let is_bystander = !covered && !entry.desired.is_empty() && entry.is_apart(&object);
         if is_bystander && entry.observed.len() >= entry.desired.len() + BYSTANDERS {
             return;
         }
@@ -96,8 +94,7 @@ impl Core {
         entry.doubt |= doubt;
         let observed = &entry.observed;
         entry.surplus.take_if(|surplus| surplus.same(&object) || !observed.contains(surplus));
-        let apart = entry.desired.iter().all(|o| stands_on_another_link(o, &object));
-        if who.own && key.is_route() && !apart && !entry.desired.contains(&object) {
+        if who.own && key.is_route() && !entry.is_apart(&object) && !entry.desired.contains(&object) {
             // The kernel has made it besides what there was: its own local route next to the owner's.
             entry.surplus = Some(Arc::clone(&object));
         }
@@ -206,7 +203,8 @@ impl Core {
             self.settle_accounts(key);
             return;
         }
-        if entry.is_of_others(object) {
+        if !entry.desired.is_empty() && entry.is_apart(object) && !entry.observed.contains(object) {
+            // Not one of those that are remembered.
             return;
         }
         let before = match entry.observed.remove(object) {

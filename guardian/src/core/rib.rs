@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    alternatives::Alternatives,
+    alternatives::{Alternatives, is_multipath_capable, stands_on_another_link},
     damping::{Account, Culprit, Damping},
     plan::Action,
     view::Counts,
@@ -150,11 +150,9 @@ impl Entry {
         self.observed.iter().filter(stays).cloned().collect()
     }
 
-    /// Whether an object is a kernel's route of a link of which nothing is desired here, and that is not remembered.
-    pub fn is_of_others(&self, object: &Object) -> bool {
-        !self.desired.is_empty()
-            && self.desired.iter().all(|o| super::alternatives::stands_on_another_link(o, object))
-            && !self.observed.contains(object)
+    /// Whether an object is a kernel's route of a link of which nothing is desired here.
+    pub fn is_apart(&self, object: &Object) -> bool {
+        self.desired.iter().all(|desired| stands_on_another_link(desired, object))
     }
 
     /// Notes what stands there besides, all that is desired being there.
@@ -207,8 +205,8 @@ impl Entry {
         let usurper = self.usurper(&object).filter(|_| replaced);
         let others_stand = self.desired.iter().any(|r| self.observed.contains(r));
         let same_group = route.family() == Family::Inet6
-            && super::alternatives::is_multipath_capable(&object)
-            && self.observed.iter().any(|r| super::alternatives::is_multipath_capable(r));
+            && is_multipath_capable(&object)
+            && self.observed.iter().any(|r| is_multipath_capable(r));
         let was_first = self.desired.iter().next().is_some_and(|first| first.same(&object));
         let gives_way = |usurper| self.observed.replaced_by(&object) == Some(usurper);
         Some(match usurper {
@@ -236,7 +234,7 @@ impl Entry {
 
     /// Whether an object is neither desired nor a kernel's route of another link than that of `missing`.
     pub fn is_rival(&self, object: &Object, missing: &Object) -> bool {
-        !self.desired.contains(object) && !super::alternatives::stands_on_another_link(object, missing)
+        !self.desired.contains(object) && !stands_on_another_link(object, missing)
     }
 
     /// Whether what is there was added by this process, or by another run of its program.

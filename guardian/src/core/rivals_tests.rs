@@ -5,10 +5,10 @@ use super::{
     plan::{Action, Applied},
     simulation::someone,
     stage::{Stage, TUN, node},
-    testing::{address, gone, link, route, set},
+    testing::{address, appended, gone, link, replaced, route, set, via},
 };
 use crate::model::{
-    Attribute, Key, Link, Object, Stamp,
+    Attribute, Key, Link, Object, Route, Stamp,
     record::{Cause, Change, Verdict},
     route::rt,
 };
@@ -64,7 +64,7 @@ fn a_route_set_in_place_of_one_that_went_silently_is_undone() {
 }
 
 /// A route that the kernel has made for each of several links, of one key.
-fn multicast(oif: u32) -> crate::model::Route {
+fn multicast(oif: u32) -> Route {
     let mut route = route("ff00::/8", oif);
     (route.key.table, route.key.metric) = (rt::TABLE_LOCAL, 256);
     (route.kind, route.protocol) = (rt::RTN_MULTICAST, rt::PROT_KERNEL);
@@ -99,7 +99,7 @@ fn what_stands_in_place_of_a_kernels_route_goes_and_not_that_of_another_link() {
     objects.extend([multicast(1).into(), multicast(TUN).into()]);
     let mut stage = Stage::new(Settings::default(), &objects);
     let ip = someone(60, "/usr/sbin/ip");
-    let theirs = crate::model::Route { protocol: rt::PROT_STATIC, ..multicast(TUN) };
+    let theirs = Route { protocol: rt::PROT_STATIC, ..multicast(TUN) };
     stage.tell(gone(multicast(TUN)), &ip, Verdict::Foreign);
     stage.tell(set(theirs.clone()), &ip, Verdict::Foreign);
     assert_eq!(stage.write(), [Action::Remove(theirs.into())]);
@@ -117,7 +117,7 @@ fn what_the_owner_takes_away_is_not_taken_from_other_links() {
     stage.tell(gone(multicast(TUN)), &ip, Verdict::Foreign);
     let asked = stage.core.plan(Stamp(stage.now), 10);
     assert_eq!(asked, [Action::Append(multicast(TUN).into())]);
-    let held = crate::model::Route { scope: 7, ..multicast(TUN) };
+    let held = Route { scope: 7, ..multicast(TUN) };
     stage.now += 1000;
     let (sent, done) = (Stamp(stage.now), Stamp(stage.now + 1));
     stage.core.applied(vec![Applied::Differs(Some(held.clone().into()))], sent, done);
@@ -126,8 +126,13 @@ fn what_the_owner_takes_away_is_not_taken_from_other_links() {
 }
 
 /// A route that nobody guards, of the key of `X`.
-fn bystander(destination: &str) -> crate::model::Route {
-    crate::model::Route { protocol: rt::PROT_STATIC, ..route(destination, 1) }
+fn bystander(destination: &str) -> Route {
+    Route { protocol: rt::PROT_STATIC, ..route(destination, 1) }
+}
+
+/// A route that somebody puts into the place of one of this key, by a link that is not there otherwise.
+fn rival(destination: &str, oif: u32) -> Route {
+    Route { protocol: rt::PROT_BOOT, ..route(destination, oif) }
 }
 
 const X: &str = "10.244.9.0/24";
@@ -137,16 +142,13 @@ const X6: &str = "fd00:244:9::/64";
 #[test]
 fn what_comes_after_a_rival_is_no_rival() {
     for x in [X, X6] {
-        let (b, ours, rival) =
-            (bystander(x), route(x, TUN), crate::model::Route { protocol: rt::PROT_BOOT, ..route(x, 9) });
+        let (b, ours, rival) = (bystander(x), route(x, TUN), rival(x, 9));
         let mut objects = node();
         objects.extend([b.into(), ours.clone().into()]);
         let mut stage = Stage::new(Settings::default(), &objects);
         let ip = someone(60, "/usr/sbin/ip");
         stage.tell(gone(ours.clone()), &ip, Verdict::Foreign);
-        let appended =
-            crate::model::Notice::Set { object: rival.clone().into(), replaced: false, appended: true };
-        stage.tell(appended, &ip, Verdict::Foreign);
+        stage.tell(appended(rival.clone()), &ip, Verdict::Foreign);
         assert_eq!(stage.write(), [Action::Remove(rival.into())], "{x}");
         let back = stage.write();
         assert!(
@@ -160,17 +162,14 @@ fn what_comes_after_a_rival_is_no_rival() {
 /// The kernel replaces the first route that is like the new one, which is not the first of the key: the new one goes.
 #[test]
 fn what_was_announced_is_the_rival_and_not_what_stood_before_it() {
-    use crate::core::testing::via;
-    let b = crate::model::Route { protocol: rt::PROT_STATIC, ..via(X6, 1, "fe80::9") };
+    let b = Route { protocol: rt::PROT_STATIC, ..via(X6, 1, "fe80::9") };
     let ours = route(X6, TUN);
-    let rival = crate::model::Route { protocol: rt::PROT_BOOT, ..route(X6, 9) };
+    let rival = rival(X6, 9);
     let mut objects = node();
     objects.extend([b.into(), ours.clone().into()]);
     let mut stage = Stage::new(Settings::default(), &objects);
     let ip = someone(60, "/usr/sbin/ip");
-    let replaced =
-        crate::model::Notice::Set { object: rival.clone().into(), replaced: true, appended: false };
-    stage.tell(replaced, &ip, Verdict::Foreign);
+    stage.tell(replaced(rival.clone()), &ip, Verdict::Foreign);
     assert_eq!(stage.write(), [Action::Replace(ours.into())], "the kernel takes the rival for it");
     let told = stage.reports.last().expect("a report");
     assert_eq!(told.now.as_deref(), Some(&rival.into()), "{told:?}");
@@ -227,14 +226,12 @@ fn an_address_of_the_owners_does_not_excuse_a_link_of_somebody_elses() {
 #[test]
 fn a_second_rival_that_goes_again_changes_nothing() {
     let ours = route(X6, TUN);
-    let rivals = [9, 10].map(|oif| crate::model::Route { protocol: rt::PROT_BOOT, ..route(X6, oif) });
+    let rivals = [9, 10].map(|oif| rival(X6, oif));
     let mut objects = node();
     objects.push(ours.clone().into());
     let mut stage = Stage::new(Settings::default(), &objects);
     let ip = someone(60, "/usr/sbin/ip");
-    let replaced =
-        crate::model::Notice::Set { object: rivals[0].clone().into(), replaced: true, appended: false };
-    stage.tell(replaced, &ip, Verdict::Foreign);
+    stage.tell(replaced(rivals[0].clone()), &ip, Verdict::Foreign);
     stage.tell(set(rivals[1].clone()), &ip, Verdict::Foreign);
     stage.tell(gone(rivals[1].clone()), &ip, Verdict::Foreign);
     assert_eq!(stage.write(), [Action::Replace(ours.into())]);
@@ -244,7 +241,7 @@ fn a_second_rival_that_goes_again_changes_nothing() {
 #[test]
 fn a_removal_that_hit_another_route_is_no_possession() {
     let (b, ours) = (bystander(X6), route(X6, TUN));
-    let rival = crate::model::Route { protocol: rt::PROT_BOOT, ..route(X6, 9) };
+    let rival = rival(X6, 9);
     let mut objects = node();
     objects.extend([b.clone().into(), ours.clone().into()]);
     let mut stage = Stage::new(Settings::default(), &objects);
@@ -270,9 +267,7 @@ fn an_unknown_replacement_brings_no_bystander_along() {
     objects.extend([ours.into(), b.clone().into()]);
     let mut stage = Stage::new(Settings::default(), &objects);
     let nobody = std::sync::Arc::default();
-    let replaced =
-        crate::model::Notice::Set { object: theirs.clone().into(), replaced: true, appended: false };
-    stage.tell(replaced, &nobody, Verdict::Unknown);
+    stage.tell(replaced(theirs.clone()), &nobody, Verdict::Unknown);
     let desired = stage.desired(&theirs);
     assert!(desired.contains(&theirs.into()) && !desired.contains(&b.into()), "{desired:?}");
 }
@@ -281,14 +276,12 @@ fn an_unknown_replacement_brings_no_bystander_along() {
 #[test]
 fn an_owner_that_replaces_a_bystander_keeps_what_it_had() {
     let (b, ours) = (bystander(X), route(X, TUN));
-    let theirs = crate::model::Route { protocol: 17, ..route(X, 3) };
+    let theirs = Route { protocol: 17, ..route(X, 3) };
     let mut objects = node();
     objects.extend([b.into(), ours.clone().into()]);
     let mut stage = Stage::new(Settings::default(), &objects);
     let owner = someone(7, "/usr/local/bin/kube-router");
-    let replaced =
-        crate::model::Notice::Set { object: theirs.clone().into(), replaced: true, appended: false };
-    stage.tell(replaced, &owner, Verdict::Owner);
+    stage.tell(replaced(theirs.clone()), &owner, Verdict::Owner);
     let desired = stage.desired(&theirs);
     assert!(desired.contains(&theirs.into()) && desired.contains(&ours.into()), "{desired:?}");
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    alternatives::{Alternatives, stands_on_another_link},
+    alternatives::Alternatives,
     flow::{Dump, Reason},
     losses::Lost,
     machine::{Core, Who},
@@ -239,10 +239,8 @@ impl Core {
             let entry = self.rib.get(&key);
             if entry.is_some() || guarded.contains(&key) {
                 let there = held.get(&key).map_or(0, Alternatives::len);
-                let is_bystander = |entry: &super::rib::Entry| {
-                    entry.desired.iter().all(|o| stands_on_another_link(o, &object))
-                };
-                if there >= BYSTANDERS && !is_guarded(&object) && entry.is_none_or(is_bystander) {
+                let is_bystander = entry.is_none_or(|entry| entry.is_apart(&object));
+                if there >= BYSTANDERS && !is_guarded(&object) && is_bystander {
                     continue;
                 }
                 if matches!(key, Key::Rule(_)) {
@@ -415,24 +413,22 @@ impl Core {
             }
             // The owner's word is known, and so is that we have overwritten it.
             None if doubt => {}
-            // A message was lost. What stands in its place may well be the owner's: it is taken for it.
-            None if key.is_route() && rival.is_some() => {
-                if let Some(rival) = rival {
-                    entry.desired = entry.desired_with(&rival, true);
+            None => match rival {
+                // A message was lost. What stands in its place may well be the owner's: it is taken for it.
+                Some(rival) if key.is_route() => entry.desired = entry.desired_with(&rival, true),
+                rival => {
+                    let who = Who {
+                        at: ended,
+                        port: 0,
+                        actor: Arc::new(Actor::Unknown),
+                        origin: None,
+                        verdict: Verdict::Unknown,
+                        own: false,
+                    };
+                    let change = if rival.is_some() { Change::Changed } else { Change::Deleted };
+                    self.lose(now, key, Lost { object: missing, change, now: rival }, Cause::Unknown, &who);
                 }
-            }
-            None => {
-                let who = Who {
-                    at: ended,
-                    port: 0,
-                    actor: Arc::new(Actor::Unknown),
-                    origin: None,
-                    verdict: Verdict::Unknown,
-                    own: false,
-                };
-                let change = if replaced { Change::Changed } else { Change::Deleted };
-                self.lose(now, key, Lost { object: missing, change, now: rival }, Cause::Unknown, &who);
-            }
+            },
         }
         self.settle_accounts(key);
     }

@@ -13,6 +13,16 @@ pub fn set(object: impl Into<Object>) -> Notice {
     Notice::Set { object: object.into(), replaced: false, appended: false }
 }
 
+/// The announcement of a route that has taken another's place.
+pub fn replaced(object: impl Into<Object>) -> Notice {
+    Notice::Set { object: object.into(), replaced: true, appended: false }
+}
+
+/// The announcement of a route that stands beside others.
+pub fn appended(object: impl Into<Object>) -> Notice {
+    Notice::Set { object: object.into(), replaced: false, appended: true }
+}
+
 /// The announcement of an object that is gone.
 pub fn gone(object: impl Into<Object>) -> Notice {
     Notice::Gone { object: object.into() }
