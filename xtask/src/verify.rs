@@ -69,33 +69,32 @@ pub enum Inside<'a> {
 /// Also where it fails in one of them; the others are not tried then.
 pub fn in_guests(series: &[String], what: Inside<'_>) -> Result<Vec<String>> {
     let mut files = vec![build::all(false)?];
-    let tests = match what {
-        Inside::Command(_) => None,
-        Inside::Tests(filter) => Some((kernel_tests(&[])?, filter)),
-        Inside::Node(filter) => Some((kernel_tests(NODE)?, filter)),
-        Inside::Sensors => Some((kernel_tests(SENSORS)?, "")),
-        Inside::Kernel => Some((kernel_tests(KERNEL)?, "--nocapture")),
+    let (which, filter): (&[&str], _) = match what {
+        Inside::Command(line) => return in_each(series, line, &files, vm::Init::Script),
+        Inside::Tests(filter) => (&[], filter),
+        Inside::Node(filter) => (NODE, filter),
+        Inside::Sensors => (SENSORS, ""),
+        Inside::Kernel => (KERNEL, "--nocapture"),
     };
-    let command = match (what, tests) {
-        (Inside::Command(line), _) => line.to_owned(),
-        (_, Some(((tests, programs), filter))) => {
-            files.extend(programs);
-            let lines = tests.iter().map(|(folder, test)| {
-                // One after the other: emulated, each takes the time that all together may take elsewhere.
-                let (folder, test) = (folder.display(), test.display());
-                format!("(cd {folder} && {test} --test-threads=1 {filter}) || failed=1\n")
-            });
-            let line = format!("failed=0\n{}exit $failed", lines.collect::<String>());
-            files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
-            line
-        }
-        (_, None) => String::new(),
-    };
+    let (tests, programs) = kernel_tests(which)?;
+    files.extend(programs);
+    let lines = tests.iter().map(|(folder, test)| {
+        // One after the other: emulated, each takes the time that all together may take elsewhere.
+        let (folder, test) = (folder.display(), test.display());
+        format!("(cd {folder} && {test} --test-threads=1 {filter}) || failed=1\n")
+    });
+    let command = format!("failed=0\n{}exit $failed", lines.collect::<String>());
+    files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
     let init = if matches!(what, Inside::Node(_)) { vm::Init::Systemd } else { vm::Init::Script };
+    in_each(series, &command, &files, init)
+}
+
+fn in_each(series: &[String], command: &str, files: &[PathBuf], init: vm::Init) -> Result<Vec<String>> {
     let mut printed = Vec::new();
     let default = vm::SERIES.map(str::to_owned);
     for series in if series.is_empty() { &default[..] } else { series } {
-        let job = vm::Job { series: series.clone(), command: command.clone(), files: files.clone(), init };
+        let job =
+            vm::Job { series: series.clone(), command: command.to_owned(), files: files.to_vec(), init };
         let (succeeded, lines) = vm::run_and_keep(&job)?;
         ensure!(succeeded, "it failed on Linux {series}");
         printed.extend(lines);
