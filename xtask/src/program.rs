@@ -69,6 +69,27 @@ pub fn find(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// Where what is fetched or built to work with is put.
+pub fn tools() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// Builds a crate's program into the folder `bin` of [`tools`]; `more` says what it needs besides.
+pub fn install_crate(name: &str, version: &str, more: impl FnOnce(&mut Command)) -> Result<()> {
+    let work = tools().join("build");
+    let mut command = cargo();
+    command
+        .env("CARGO_TARGET_DIR", &work)
+        .env_remove("RUSTFLAGS")
+        .args(["install", name, "--locked", "--force", "--version", version, "--root"])
+        .arg(tools());
+    more(&mut command);
+    quietly(&mut command).with_context(|| format!("cannot build {name}"))?;
+    // Up to half a gigabyte that is of no use any more.
+    let _ = std::fs::remove_dir_all(work);
+    Ok(())
+}
+
 /// Cargo as it was called, without what it has set for this program: for the workspace's own toolchain.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

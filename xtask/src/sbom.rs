@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     build,
-    program::{answer, cargo, quietly, root, say},
+    program::{answer, install_crate, quietly, root, say, tools},
 };
 
 /// The OWASP project's own tool for Rust.
@@ -43,21 +43,12 @@ pub fn write() -> Result<PathBuf> {
 
 fn find_or_build() -> Result<PathBuf> {
     let (name, version) = TOOL;
-    let tools = root().join("target/tools");
-    let tool = tools.join("bin").join(name);
+    let tool = tools().join("bin").join(name);
     let says = answer(Command::new(&tool).args(["cyclonedx", "--version"]));
     if says.is_some_and(|says| says.ends_with(version)) {
         return Ok(tool);
     }
     say(&format!("building {name} {version}, some minutes"));
-    quietly(
-        cargo()
-            .env("CARGO_TARGET_DIR", tools.join("build"))
-            .args(["install", name, "--locked", "--force", "--version", version, "--root"])
-            .arg(&tools),
-    )
-    .with_context(|| format!("cannot build {name}"))?;
-    // Of no use any more.
-    let _ = fs::remove_dir_all(tools.join("build"));
+    install_crate(name, version, |_| {})?;
     Ok(tool)
 }

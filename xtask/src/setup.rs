@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::{
     linker,
     packages::{self, Wanted},
-    program::root,
+    program,
     toolchain::{self, Compiler},
 };
 
@@ -26,7 +26,7 @@ pub struct Tools {
 
 /// The tools of the last time if they are still what they were, or else what is found or installed now.
 pub fn tools() -> Result<Tools> {
-    let stamp = root().join("target/tools/stamp");
+    let stamp = program::tools().join("stamp");
     if let Some(tools) = fs::read_to_string(&stamp).ok().and_then(|text| remembered(&text)) {
         return Ok(tools);
     }

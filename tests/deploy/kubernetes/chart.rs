@@ -3,11 +3,12 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{file, helm, objects, only, printed, read, templated, tool};
+use super::{file, helm, objects, only, read, templated, tool};
+use crate::run;
 
 #[test]
 fn helm_has_nothing_against_it() -> Result<()> {
-    let said = printed(tool("helm")?.args(["lint", "--strict"]).arg(file("chart")))?;
+    let said = run(tool("helm")?.args(["lint", "--strict"]).arg(file("chart")))?;
     assert!(said.contains("1 chart(s) linted, 0 chart(s) failed"), "{said}");
     Ok(())
 }

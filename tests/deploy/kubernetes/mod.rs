@@ -11,13 +11,15 @@ use std::{
     ffi::OsStr,
     fs,
     ops::RangeFrom,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize as _;
 use serde_json::Value;
+
+use crate::{run, top};
 
 /// What one can install: by an overlay with components, and the same by values of the chart.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl Variant {
     /// What kubectl makes of the overlay with its components.
     fn kustomized(&self) -> Result<String> {
         // Components are named from where they are used, and relative.
-        let target = root().join("target");
+        let target = top().join("target");
         fs::create_dir_all(&target)?;
         let dir = tempfile::Builder::new().prefix("kustomize-").tempdir_in(target)?;
         let components =
@@ -85,7 +87,7 @@ impl Variant {
             "components": components.collect::<Vec<_>>(),
         });
         fs::write(dir.path().join("kustomization.yaml"), kustomization.to_string())?;
-        printed(tool("kubectl")?.arg("kustomize").arg(dir.path()))
+        run(tool("kubectl")?.arg("kustomize").arg(dir.path()))
     }
 
     /// What helm makes of the chart with its values, for the oldest release that it is for.
@@ -111,13 +113,9 @@ fn helm(kubernetes: u32, values: &[&str]) -> Result<Output> {
     command.output().context("cannot run helm")
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("")
-}
-
 /// What is in `deploy/kubernetes` by this name.
 fn file(name: &str) -> PathBuf {
-    root().join("deploy/kubernetes").join(name)
+    top().join("deploy/kubernetes").join(name)
 }
 
 fn read(name: &str) -> Result<String> {
@@ -126,15 +124,8 @@ fn read(name: &str) -> Result<String> {
 
 /// One of the programs that `cargo xtask setup --tests` fetches, or else that in PATH.
 fn tool(name: &str) -> Result<Command> {
-    let fetched = root().join("target/tools/kubernetes").join(name);
+    let fetched = top().join("target/tools/kubernetes").join(name);
     Ok(Command::new(if fetched.is_file() { fetched } else { lab::program(name)? }))
-}
-
-/// What a command that has to succeed prints.
-fn printed(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What the guardian's own command line says of these words.

@@ -4,13 +4,14 @@ use std::{fs, path::PathBuf, process::Output};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{VARIANTS, objects, only, printed, root, tool};
+use super::{VARIANTS, objects, only, tool};
+use crate::{run, top};
 
 /// The oldest release of Kubernetes 1 that the manifests are for.
 const OLDEST: u32 = 28;
 
 fn validator(program: &str) -> Result<std::process::Command> {
-    let program = root().join("target/tools/kubernetes/python/bin").join(program);
+    let program = top().join("target/tools/kubernetes/python/bin").join(program);
     ensure!(program.is_file(), "{} is not there; `cargo xtask setup --tests` installs it", program.display());
     Ok(std::process::Command::new(program))
 }
@@ -18,7 +19,7 @@ fn validator(program: &str) -> Result<std::process::Command> {
 /// The newest minor release that the validator has the schemas of.
 fn newest() -> Result<u32> {
     let ask = "import kubernetes_validate; print(kubernetes_validate.latest_version())";
-    let version = printed(validator("python")?.args(["-c", ask]))?;
+    let version = run(validator("python")?.args(["-c", ask]))?;
     version.split('.').nth(1).and_then(|minor| minor.trim().parse().ok()).context("not a version")
 }
 
@@ -98,11 +99,11 @@ fn the_example_of_the_readme_is_built() -> Result<()> {
     let readme = super::read("README.md")?;
     let (_, example) = readme.split_once("    # kustomization.yaml\n").context("no example")?;
     let example: Vec<&str> = example.lines().map_while(|line| line.strip_prefix("    ")).collect();
-    let dir = tempfile::Builder::new().prefix("kustomize-").tempdir_in(root().join("target"))?;
+    let dir = tempfile::Builder::new().prefix("kustomize-").tempdir_in(top().join("target"))?;
     let here = example.join("\n").replace("route-guardian/deploy/", "../../deploy/");
     fs::write(dir.path().join("kustomization.yaml"), here)?;
     fs::write(dir.path().join("config.toml"), "mode = \"observe\"\n")?;
-    let stream = printed(tool("kubectl")?.arg("kustomize").arg(dir.path()))?;
+    let stream = run(tool("kubectl")?.arg("kustomize").arg(dir.path()))?;
     let objects = objects(&stream)?;
     assert_eq!(only(&objects, "ConfigMap")?["data"]["config.toml"], "mode = \"observe\"\n");
     let pod = &only(&objects, "DaemonSet")?["spec"]["template"]["spec"];
@@ -120,7 +121,7 @@ fn the_example_of_the_readme_is_built() -> Result<()> {
 #[test]
 fn base_and_overlays_are_built_by_themselves() -> Result<()> {
     for folder in ["base", "overlays/privileged", "overlays/least-privilege"] {
-        let stream = printed(tool("kubectl")?.arg("kustomize").arg(super::file(folder)))?;
+        let stream = run(tool("kubectl")?.arg("kustomize").arg(super::file(folder)))?;
         assert_eq!(objects(&stream)?.len(), 4, "{folder}");
     }
     Ok(())

@@ -8,16 +8,12 @@ mod rules;
 mod runbooks;
 mod scrape;
 
-use std::{
-    collections::BTreeSet,
-    ffi::OsStr,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, ffi::OsStr, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+
+use crate::top;
 
 /// Where runbooks are read: the only definition, to which the rules are held.
 const RUNBOOKS: &str =
@@ -25,7 +21,7 @@ const RUNBOOKS: &str =
 
 /// `deploy/prometheus`, or what is in it by this name.
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy/prometheus").join(name)
+    top().join("deploy/prometheus").join(name)
 }
 
 fn read(name: &str) -> Result<String> {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::Tethered;
 
-use super::{run, said, top};
+use crate::{run, said, top};
 
 /// Packages beyond those that every Debian has.
 const INCLUDED: &str = "systemd-sysv,iproute2";

@@ -4,7 +4,8 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::{package, run, said, top};
+use super::package;
+use crate::{run, said, top};
 
 /// In both packages.
 const BOTH: &[&str] = &[

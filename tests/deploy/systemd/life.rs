@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use super::{debian::Debian, package, run};
+use super::{debian::Debian, package};
+use crate::run;
 
 const CONFIG: &str = "/etc/route-guardian/config.toml";
 const ENABLED: &str = "test -L /etc/systemd/system/multi-user.target.wants/route-guardian.service";

@@ -7,18 +7,11 @@ mod files;
 mod life;
 mod unit;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-/// The top of the repository.
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
-}
+use crate::top;
 
 /// The package with this ending that `cargo xtask package` has made.
 fn package(ending: &str) -> Result<PathBuf> {
@@ -28,16 +21,4 @@ fn package(ending: &str) -> Result<PathBuf> {
     found
         .find(|path| path.extension().is_some_and(|extension| extension == ending))
         .with_context(|| format!("no .{ending} in {}; `cargo xtask package` makes it", folder.display()))
-}
-
-/// Runs a command; an error with what it said if it fails.
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?} failed: {}:\n{}", output.status, said(&output));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// All that a program said.
-fn said(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat()
 }

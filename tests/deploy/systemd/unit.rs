@@ -4,7 +4,8 @@ use std::{fs, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::{debian::Debian, package, run, said, top};
+use super::{debian::Debian, package};
+use crate::{run, said, top};
 
 const UNIT: &str = "/lib/systemd/system/route-guardian.service";
 
