@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::slowness;
+
 /// How long a child may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -60,7 +62,7 @@ impl Tethered {
         Ok(())
     }
 
-    /// SIGTERM, then SIGKILL to what does not end within five seconds.
+    /// SIGTERM, then SIGKILL to what does not end within five seconds, on a machine that is not slow.
     pub fn stop(&mut self) -> io::Result<ExitStatus> {
         self.signal(libc::SIGTERM)?;
         self.wait(PATIENCE)
@@ -69,7 +71,7 @@ impl Tethered {
     /// Waits for the end; SIGKILL when it takes longer than `limit`.
     pub fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         let begin = Instant::now();
-        while begin.elapsed() < limit {
+        while begin.elapsed() < limit * slowness() {
             if let Some(status) = self.ended()? {
                 return Ok(status);
             }
