@@ -6,3 +6,4 @@
 mod dns;
 mod rig;
 mod scenarios;
+mod unit;
