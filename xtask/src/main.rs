@@ -60,7 +60,11 @@ enum Verb {
         release: u32,
     },
     /// Check formatting and lints, of the BPF programs too
-    Check,
+    Check {
+        /// Also whether all compiles for 64-bit ARM
+        #[arg(long)]
+        arm64: bool,
+    },
     /// See it work: real programs take a node's routes apart, the guardian names them and restores
     Demo,
     /// Measure against other programs, side by side in one run
@@ -75,6 +79,9 @@ enum Verb {
         /// The kernel's series, such as 6.1; may be given several times. Without it: 6.12 and 6.1
         #[arg(long)]
         kernel: Vec<String>,
+        /// The release of Debian whose systemd the guest has, such as trixie. Without it: this machine's
+        #[arg(long)]
+        systemd: Option<String>,
         /// A line for the guest's shell, in place of the tests; target/release/route-guardian is there
         #[arg(long, conflicts_with = "filter")]
         run: Option<String>,
@@ -132,7 +139,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
                 println!("{}", package.display());
             }
         }
-        Verb::Check => verify::check()?,
+        Verb::Check { arm64 } => verify::check(arm64)?,
         Verb::Demo | Verb::Bench { .. } if elsewhere() => {
             verify::verb_in_guest(&std::env::args().skip(1).collect::<Vec<_>>())?;
         }
@@ -149,17 +156,18 @@ fn act(verb: Verb) -> Result<ExitCode> {
             );
         }
         Verb::Lab => return demo::shell(),
-        Verb::Vm { kernel, run, node, filter } => {
+        Verb::Vm { kernel, systemd, run, node, filter } => {
+            let guests = verify::Guests { series: kernel, release: systemd };
             let filter = filter.as_deref().unwrap_or_default();
             if let Some(line) = run.as_deref() {
-                verify::in_guests(&kernel, verify::Inside::Command(line))?;
+                verify::in_guests(&guests, verify::Inside::Command(line))?;
                 return Ok(ExitCode::SUCCESS);
             }
             if !node {
-                verify::in_guests(&kernel, verify::Inside::Tests(filter))?;
+                verify::in_guests(&guests, verify::Inside::Tests(filter))?;
             }
             if node || filter.is_empty() {
-                verify::in_guests(&kernel, verify::Inside::Node(filter))?;
+                verify::in_guests(&guests, verify::Inside::Node(filter))?;
             }
         }
         Verb::Kernels { kernel } => verify::kernels(&kernel)?,

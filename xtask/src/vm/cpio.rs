@@ -105,6 +105,14 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
+    /// What is at `from` on this machine, at `to` in the guest; a link as it is, whatever it points to.
+    pub fn exactly(&mut self, from: &Path, to: &Path) -> Result<()> {
+        match fs::read_link(from) {
+            Ok(target) => self.link(to, &target),
+            Err(_) => self.copy_as(from, to),
+        }
+    }
+
     /// Ends the archive.
     pub fn finish(mut self) -> Result<W> {
         self.entry(Path::new("/TRAILER!!!"), 0, (0, 0), b"")?;

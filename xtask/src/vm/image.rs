@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{ENDED, Init, Job, cpio::Archive, kernel::Kernel, systemd};
+use super::{ENDED, Init, Job, cpio::Archive, kernel::Kernel, release, systemd};
 use crate::program::{answer, find};
 
 /// Programs of this machine that the guest has, with their libraries. What is not there is left out: whoever
@@ -23,6 +23,7 @@ const PROGRAMS: &[&str] = &[
     "cat",
     "chmod",
     "chown",
+    "chroot",
     "cp",
     "curl",
     "cut",
@@ -50,18 +51,21 @@ const PROGRAMS: &[&str] = &[
     "modprobe",
     "mount",
     "mv",
+    "nice",
     "nsenter",
+    "perl",
     "pgrep",
     "pkill",
     "printf",
     "ps",
-    "python3.11",
+    "python3",
     "readlink",
     "rm",
     "rmdir",
     "sed",
     "seq",
     "setpriv",
+    "setsid",
     "sha256sum",
     "sleep",
     "sort",
@@ -97,6 +101,8 @@ const PROGRAMS: &[&str] = &[
     "dnsmasq",
     "ifup",
     "ifdown",
+    "NetworkManager",
+    "nmcli",
     "/lib/systemd/systemd-networkd",
     "/usr/lib/frr/zebra",
     "/usr/lib/frr/staticd",
@@ -109,6 +115,9 @@ const FILES: &[&str] = &[
     "/etc/protocols",
     "/etc/services",
     "/usr/lib/python3.11",
+    "/usr/lib/x86_64-linux-gnu/perl-base",
+    "/etc/NetworkManager",
+    "/usr/lib/NetworkManager",
     "/etc/frr",
     "/usr/bin/vtysh",
     "/usr/lib/x86_64-linux-gnu/frr",
@@ -160,6 +169,10 @@ pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
             archive.link(Path::new(folder), &target)?;
         }
     }
+    // Before this machine's: the first at a path is kept.
+    for (from, to) in job.release.as_deref().map(release::files).transpose()?.unwrap_or_default() {
+        archive.exactly(&from, &to)?;
+    }
     let programs = PROGRAMS.iter().filter_map(|name| {
         if name.starts_with('/') {
             Some(PathBuf::from(name)).filter(|path| path.exists())
@@ -192,7 +205,7 @@ pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
     archive.file(Path::new("/job"), 0o755, format!("#!/bin/bash\n{}\n", job.command).as_bytes())?;
     match job.init {
         Init::Script => archive.file(Path::new("/init"), 0o755, init().as_bytes())?,
-        Init::Systemd => systemd::add(&mut archive)?,
+        Init::Systemd => systemd::add(&mut archive, job.release.is_some())?,
     }
     archive.finish()?;
     Ok(())

@@ -49,7 +49,7 @@ pub fn find(series: &str) -> Result<Kernel> {
 }
 
 /// Kept for all checkouts: the kernels are large, and the same for all.
-fn cache() -> Result<PathBuf> {
+pub(super) fn cache() -> Result<PathBuf> {
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("route-guardian/kernels"))

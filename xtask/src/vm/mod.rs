@@ -8,6 +8,7 @@ mod archive;
 mod cpio;
 mod image;
 mod kernel;
+mod release;
 mod systemd;
 
 use std::{
@@ -73,6 +74,8 @@ pub struct Job {
     pub files: Vec<PathBuf>,
     /// What its first process is.
     pub init: Init,
+    /// The release of Debian whose systemd it has; without one, this machine's.
+    pub release: Option<String>,
 }
 
 /// A guest's first process.
@@ -132,6 +135,11 @@ fn kvm() -> bool {
     env::var_os("ROUTE_GUARDIAN_KVM").is_some()
 }
 
+/// How many times slower than this machine a guest is, about; for tests, which then wait longer and do less.
+pub fn slowness() -> u32 {
+    if kvm() { 1 } else { 10 }
+}
+
 fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Result<(bool, Vec<String>)> {
     let console = dir.join("console");
     let accelerator: &[&str] =
@@ -169,12 +177,13 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
         let line = line.context("cannot read the guest's output")?;
         let line = String::from_utf8_lossy(&line);
         let line = line.trim_end_matches('\r');
-        if let Some(code) = line.strip_prefix(ENDED) {
-            ended = code.trim().parse::<i32>().ok();
-        } else {
-            println!("{line}");
+        // What came last may have had no end of line.
+        let (said, code) = line.split_once(ENDED).map_or((line, None), |(said, code)| (said, Some(code)));
+        ended = code.and_then(|code| code.trim().parse::<i32>().ok()).or(ended);
+        if code.is_none() || !said.is_empty() {
+            println!("{said}");
             io::stdout().flush()?;
-            lines.push(line.to_owned());
+            lines.push(said.to_owned());
         }
     }
     over.store(true, Ordering::Relaxed);

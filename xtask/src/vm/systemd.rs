@@ -17,19 +17,27 @@ use super::{
     ENDED, Init,
     cpio::Archive,
     image::{MODULES, libraries_of},
+    release::LEFT_OUT,
 };
 use crate::program::{answer, root};
 
 /// Debian's packages whose files the guest has, as they are installed here.
-const PACKAGES: &[&str] =
-    &["systemd", "systemd-sysv", "udev", "dbus", "dbus-daemon", "dbus-system-bus-common"];
+const PACKAGES: &[&str] = &["dbus", "dbus-daemon", "dbus-system-bus-common"];
+
+/// Likewise, where systemd is not another release's.
+const SYSTEMD: &[&str] = &["systemd", "systemd-sysv", "udev"];
+
+/// systemd's own unit.
+const NETWORKD: &str = "/lib/systemd/system/systemd-networkd.service";
+
+/// Says when the guardian was ready and when networkd was started, as the machine booted; in microseconds.
+const AT_BOOT: &str = r#"#!/bin/bash
+when() { echo "$1 $(systemctl show --value --property="$3TimestampMonotonic" "$2")"; }
+{ when guardian route-guardian ActiveEnter; when networkd systemd-networkd ExecMainStart; } >/run/at-boot
+"#;
 
 /// Programs besides, with their libraries.
 const PROGRAMS: &[&str] = &["/usr/sbin/ipvsadm", "/usr/sbin/agetty", "/usr/bin/mount", "/usr/bin/umount"];
-
-/// Of these packages, what no guest reads.
-const LEFT_OUT: &[&str] =
-    &["/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/bash-completion"];
 
 /// The guardian's own unit, and where it looks for the program.
 const UNIT: &str = "deploy/systemd/route-guardian.service";
@@ -76,12 +84,13 @@ impl Init {
     }
 }
 
-/// Adds what makes a node of the guest.
-pub(super) fn add(archive: &mut Archive<impl Write>) -> Result<()> {
+/// Adds what makes a node of the guest; systemd too, unless it is there.
+pub(super) fn add(archive: &mut Archive<impl Write>, has_systemd: bool) -> Result<()> {
     for folder in ["/etc/systemd/system/multi-user.target.wants", "/var/lib/dbus", "/var/tmp", "/home"] {
         archive.folder(Path::new(folder))?;
     }
-    let list = answer(Command::new("dpkg").arg("-L").args(PACKAGES))
+    let systemd = if has_systemd { &[] } else { SYSTEMD };
+    let list = answer(Command::new("dpkg").arg("-L").args(PACKAGES).args(systemd))
         .context("dpkg does not list systemd's files")?;
     let wanted = |path: &&Path| {
         !LEFT_OUT.iter().any(|folder| path.starts_with(folder))
@@ -109,10 +118,14 @@ pub(super) fn add(archive: &mut Archive<impl Write>) -> Result<()> {
     ] {
         archive.file(Path::new(path), 0o644, text.as_bytes())?;
     }
+    archive.file(Path::new("/at-boot"), 0o755, AT_BOOT.as_bytes())?;
     for (link, target) in [
         ("/etc/systemd/system/default.target", "/lib/systemd/system/multi-user.target"),
         ("/etc/systemd/system/multi-user.target.wants/job.service", "../job.service"),
         ("/etc/systemd/system/getty.target", "/dev/null"),
+        // As on a node where both are installed.
+        ("/etc/systemd/system/multi-user.target.wants/systemd-networkd.service", NETWORKD),
+        ("/etc/systemd/system/multi-user.target.wants/route-guardian.service", "../route-guardian.service"),
         // What is tested may lie there.
         ("/etc/systemd/system/tmp.mount", "/dev/null"),
         ("/var/run", "/run"),
@@ -142,7 +155,7 @@ After=sysinit.target dbus.service systemd-networkd.service
 [Service]
 Type=oneshot
 Environment=HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
-ExecStart=/bin/bash -c 'stty -F /dev/ttyS1 raw; /job </dev/null >/dev/ttyS1 2>&1; echo "{ENDED}$$?" >/dev/ttyS1; sync; sleep 0.2; echo o >/proc/sysrq-trigger'
+ExecStart=/bin/bash -c 'stty -F /dev/ttyS1 raw; /at-boot; /job </dev/null >/dev/ttyS1 2>&1; echo "{ENDED}$$?" >/dev/ttyS1; sync; sleep 0.2; echo o >/proc/sysrq-trigger'
 "#
     )
 }
