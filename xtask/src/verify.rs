@@ -87,17 +87,18 @@ pub fn in_guests(guests: &Guests, what: Inside<'_>) -> Result<Vec<String>> {
     };
     let (tests, programs) = kernel_tests(which)?;
     files.extend(programs);
-    let lines = tests.iter().map(|(folder, test)| {
+    let lines = tests.iter().map(|Test { folder, program, unit }| {
         // One after the other: emulated, each takes the time that all together may take elsewhere.
-        let (folder, test) = (folder.display(), test.display());
-        format!("(cd {folder} && {test} --test-threads=1 --skip page:: {filter}) || failed=1\n")
+        let (folder, program) = (folder.display(), program.display());
+        let filter = if *unit && filter.is_empty() { WITH_KERNEL } else { filter };
+        format!("(cd {folder} && {program} --test-threads=1 --skip page:: {filter}) || failed=1\n")
     });
     let slowness = vm::slowness();
     let command = format!(
         "export ROUTE_GUARDIAN_SLOWNESS={slowness}\nfailed=0\n{}exit $failed",
         lines.collect::<String>()
     );
-    files.extend(tests.into_iter().flat_map(|(folder, test)| [folder.join("Cargo.toml"), test]));
+    files.extend(tests.into_iter().flat_map(|test| [test.folder.join("Cargo.toml"), test.program]));
     let init = if matches!(what, Inside::Node(_)) { vm::Init::Systemd } else { vm::Init::Script };
     in_each(guests, &command, &files, init)
 }
@@ -160,8 +161,17 @@ const NODE: &[&str] = &["--package", "route-guardian-tests", "--features", "node
 const KERNEL: &[&str] = &["--package", "route-guardian", "--test", "sensor_kernel"];
 const SENSORS: &[&str] = &["--package", "route-guardian", "--test", "sensor", "--test", "sensor_kernel"];
 
-/// A test binary with the folder that it runs in.
-type Test = (PathBuf, PathBuf);
+/// Which of the unit tests touch a kernel.
+const WITH_KERNEL: &str = "netlink::";
+
+/// A test binary.
+struct Test {
+    /// The folder that it runs in.
+    folder: PathBuf,
+    program: PathBuf,
+    /// Whether it has the unit tests of a crate.
+    unit: bool,
+}
 
 /// The compiled tests that touch a kernel, and the programs that they run.
 fn kernel_tests(which: &[&str]) -> Result<(Vec<Test>, Vec<PathBuf>)> {
@@ -187,7 +197,9 @@ fn kernel_tests(which: &[&str]) -> Result<(Vec<Test>, Vec<PathBuf>)> {
             continue;
         }
         if message["profile"]["test"] == true {
-            tests.push((folder.to_owned(), executable));
+            let kinds = message["target"]["kind"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let unit = kinds.iter().any(|kind| kind == "lib" || kind == "bin");
+            tests.push(Test { folder: folder.to_owned(), program: executable, unit });
         } else if folder.ends_with("tests") {
             programs.push(executable);
         }
