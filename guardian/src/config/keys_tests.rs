@@ -50,8 +50,8 @@ fn they_stand_together_by_table() {
 
 #[test]
 fn a_file_that_explains_itself_reads_back_the_same() {
-    let all: String = KEYS.iter().map(|key| format!("{} = {}\n", key.name, key.example)).collect();
-    for config in [defaults(), parse(&all)] {
+    let all: Vec<_> = KEYS.iter().map(|key| format!("{} = {}", key.name, key.example)).collect();
+    for config in [defaults(), parse(&all.join("\n"))] {
         let shown = config.to_explained_toml();
         assert_eq!(parse(&shown), config, "{shown}");
         assert!(shown.lines().all(|line| line.chars().count() <= 110), "{shown}");
