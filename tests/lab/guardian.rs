@@ -263,6 +263,20 @@ impl Guardian {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// How it is, from its control socket, whatever its configuration file says by now: `status -o json`.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let mut status = Command::new(binary());
+        status
+            .args(["status", "-o", "json", "--socket"])
+            .arg(&self.socket)
+            .arg("--state-dir")
+            .arg(&self.state);
+        let output =
+            status.stdin(Stdio::null()).output().context("cannot run the guardian's command line")?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Waits until `diff` finds nothing to tell of; an error with what it says, and the records, after two seconds.
     pub fn no_diff(&self) -> Result<()> {
         let mut said = String::new();

@@ -26,6 +26,7 @@ mod paths;
 mod race;
 mod random;
 mod refusals;
+mod reload;
 mod restart;
 mod service;
 mod shapes;

@@ -191,12 +191,20 @@ fn sighup_with_a_broken_configuration_keeps_the_last_good_one() -> Result<()> {
     fs::write(guardian.config(), "mode = \"observe\"\nsettle = ")?;
     guardian.signal(libc::SIGHUP)?;
     reloaded(&guardian, 0.0)?;
+    // Log and status say why.
+    let why = format!("{}:2: not TOML: ", guardian.config().display());
+    let status = guardian.status()?;
+    assert_eq!(status["mode"], "restore", "{status}");
+    assert!(status["degraded"][0].as_str().is_some_and(|words| words.contains(&why)), "{status}");
+    let log = guardian.log();
+    assert!(log.contains(&format!("the configuration in use is kept: {why}")), "{log}");
     lab.ip("route del 10.244.2.0/24")?;
     wait_for("the route", SOON, || Ok(lab.routes()? == before))?;
 
     fs::write(guardian.config(), format!("mode = \"observe\"\n{good}"))?;
     guardian.signal(libc::SIGHUP)?;
     reloaded(&guardian, 1.0)?;
+    assert_eq!(guardian.status()?["degraded"], serde_json::json!([]));
     lab.ip("route del 10.244.2.0/24")?;
     guardian.event("the record", |e| e.outcome() == "observed")?;
     assert!(!lab.shows("route show 10.244.2.0/24")?);

@@ -98,22 +98,22 @@ fn generate(binary: &Path, stage: &Path) -> Result<()> {
     }
     let absent = stage.join("absent.toml");
     fs::write(&absent, "")?;
-    let defaults =
-        said(binary, &["config".as_ref(), "show".as_ref(), "--config".as_ref(), absent.as_os_str()])?;
+    let show = ["config", "show", "--explain", "--config"].map(OsStr::new);
+    let defaults = said(binary, &[&show[..], &[absent.as_os_str()]].concat())?;
     fs::write(stage.join("config.toml"), as_comments(&defaults))?;
     Ok(())
 }
 
-/// The defaults as a file that changes none of them.
+/// The defaults, explained, as a file that changes none of them.
 fn as_comments(defaults: &str) -> String {
     let head = "# The route guardian's configuration. Every setting is here with its default; what is to be another, \
                 uncomment.\n# `route-guardian config check FILE` says whether it is right, `systemctl reload \
-                route-guardian` takes it over.\n\n";
+                route-guardian` takes it over.\n# man 5 route-guardian-config has examples.\n\n";
     let line = |line: &str| match line {
         "" => "\n".to_owned(),
         // A section without settings changes nothing, and has to be there for what is uncommented below it.
-        section if section.starts_with('[') => format!("{section}\n"),
-        setting => format!("# {setting}\n"),
+        kept if kept.starts_with(['[', '#']) => format!("{kept}\n"),
+        setting => format!("#{setting}\n"),
     };
     head.to_owned() + &defaults.lines().map(line).collect::<String>()
 }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_defaults_become_comments_in_their_sections() {
-        let text = as_comments("mode = \"restore\"\n\n[http]\nlisten = \"\"\n");
-        assert!(text.ends_with("\n\n# mode = \"restore\"\n\n[http]\n# listen = \"\"\n"), "{text}");
+        let text = as_comments("# What.\nmode = \"restore\"\n\n[http]\nlisten = \"\"\n");
+        assert!(text.ends_with("\n\n# What.\n#mode = \"restore\"\n\n[http]\n#listen = \"\"\n"), "{text}");
     }
 }

@@ -24,6 +24,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if let Some(why) = namespaces::unusable() {
         say(&format!("{why}: what needs a kernel is tested in virtual machines"));
         run(cargo().args(["test", "--package", "xtask", "--package", "route-guardian-ebpf"]).args(filter))?;
+        run(cargo().args(["test", "--package", "route-guardian", "--test", "documentation"]).args(filter))?;
         if filter.is_none() {
             // No matter of the kernel, and guests do not have the programs.
             let manifests = ["test", "--package", "route-guardian-tests", "--test", "deploy", "kubernetes"];
@@ -191,9 +192,13 @@ fn kernel_tests(which: &[&str]) -> Result<(Vec<Test>, Vec<PathBuf>)> {
             continue;
         };
         let Some(folder) = manifest.parent() else { continue };
-        // Prometheus and the like are no matter of the kernel, and would double the size of the guest.
+        // Prometheus and the like are no matter of the kernel, and would double the size of the guest; documents are
+        // not there.
         if message["target"]["name"] == "deploy" {
             say("what is in deploy/ is not tested in guests, nor is the page in a browser");
+            continue;
+        }
+        if message["target"]["name"] == "documentation" {
             continue;
         }
         if message["profile"]["test"] == true {

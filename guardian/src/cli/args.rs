@@ -317,5 +317,9 @@ pub enum ConfigCommand {
         file: Option<PathBuf>,
     },
     /// Print the effective configuration with every default
-    Show,
+    Show {
+        /// With comments that say what each key is
+        #[arg(long)]
+        explain: bool,
+    },
 }

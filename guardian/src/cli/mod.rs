@@ -8,6 +8,7 @@ mod generate;
 mod history;
 mod incidents;
 mod logger;
+mod manual;
 mod output;
 mod privileges;
 mod when;
@@ -105,8 +106,9 @@ fn dispatch(command: Command, common: &Common) -> anyhow::Result<Ended> {
             }
             Ok(Ended::Well)
         }
-        Command::Config(ConfigCommand::Show) => {
-            output.print(&Config::load(common.config.as_deref(), &overrides(common))?.to_toml())?;
+        Command::Config(ConfigCommand::Show { explain }) => {
+            let config = Config::load(common.config.as_deref(), &overrides(common))?;
+            output.print(&if explain { config.to_explained_toml() } else { config.to_toml() })?;
             Ok(Ended::Well)
         }
         Command::Completions { shell } => {

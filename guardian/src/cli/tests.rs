@@ -26,6 +26,7 @@ fn commands_parse_as_documented() {
         "restore --dry-run",
         "config check file",
         "config show -q",
+        "config show --explain",
         "completions bash",
         "man dir",
     ] {
@@ -58,5 +59,9 @@ fn completions_and_manual_pages_are_made() {
     for page in ["", "-run", "-events", "-release", "-config-check", "-man"] {
         let text = std::fs::read_to_string(pages.join(format!("route-guardian{page}.1"))).unwrap();
         assert!(text.contains(".SH NAME"), "{page}");
+    }
+    let config = std::fs::read_to_string(pages.join("route-guardian-config.5")).unwrap();
+    for key in crate::config::keys::KEYS {
+        assert!(config.contains(&format!("\\fB{}\\fR", key.last())), "{}: {config}", key.name);
     }
 }

@@ -10,47 +10,13 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Config, ConfigError, Mode, OnStart, Problem, profile,
+    Config, ConfigError, Mode, OnStart, Problem, keys, profile,
     reader::{Problems, Section, boolean, integer, text},
     units, values,
 };
 
 /// Where the configuration is looked for when no file is named; it may be absent.
 pub const DEFAULT_PATH: &str = "/etc/route-guardian/config.toml";
-
-/// The tables and keys of a profile, for suggestions.
-const PROFILE_KEYS: [&str; 10] = [
-    "scope",
-    "scope.links",
-    "scope.protocols",
-    "scope.tables",
-    "scope.exclude",
-    "owner",
-    "owner.exe",
-    "owner.cgroup",
-    "owner.children",
-    "owner.absent_after",
-];
-
-/// The other tables and keys. The tests hold both lists against what is read and written.
-const OTHER_KEYS: [&str; 16] = [
-    "profile",
-    "mode",
-    "restore",
-    "restore.settle",
-    "restore.on_start",
-    "damping",
-    "damping.burst",
-    "damping.initial",
-    "damping.max",
-    "http",
-    "http.listen",
-    "control",
-    "control.socket",
-    "state",
-    "state.dir",
-    "state.journal_max",
-];
 
 /// What the command line puts over the file; each is checked like the key it replaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +111,7 @@ impl Config {
         config.read_scope_and_owner(&mut root, &mut problems);
         config.read_behaviour(&mut root, &mut problems);
         config.read_surfaces(&mut root, &mut problems);
-        root.finish(&all_keys(), &mut problems);
+        root.finish(&keys::all(), &mut problems);
 
         found.extend(problems.found);
         found.sort_by_key(|problem| problem.line);
@@ -160,7 +126,7 @@ impl Config {
             Ok(table) => {
                 let mut root = Section::root(table.get_ref());
                 self.read_scope_and_owner(&mut root, &mut problems);
-                root.finish(&PROFILE_KEYS, &mut problems);
+                root.finish(&keys::of_profiles(), &mut problems);
             }
             Err(error) => {
                 let offset = error.span().map_or(0, |span| span.start);
@@ -194,7 +160,7 @@ impl Config {
             });
             add(&mut self.scope.exclude, exclude);
         }
-        scope.finish(&all_keys(), problems);
+        scope.finish(&keys::all(), problems);
 
         let mut owner = root.section("owner", problems);
         if let Some(entry) = owner.take("exe") {
@@ -224,7 +190,7 @@ impl Config {
             });
             set(&mut self.owner.absent_after, after);
         }
-        owner.finish(&all_keys(), problems);
+        owner.finish(&keys::all(), problems);
     }
 
     fn read_behaviour(&mut self, root: &mut Section<'_>, problems: &mut Problems<'_>) {
@@ -243,7 +209,7 @@ impl Config {
             });
             set(&mut self.restore.on_start, on_start);
         }
-        restore.finish(&all_keys(), problems);
+        restore.finish(&keys::all(), problems);
 
         let mut damping = root.section("damping", problems);
         if let Some(entry) = damping.take("burst") {
@@ -275,7 +241,7 @@ impl Config {
             let offset = max.map_or(0, |entry| entry.value.span().start);
             problems.push(offset, "damping.max", message);
         }
-        damping.finish(&all_keys(), problems);
+        damping.finish(&keys::all(), problems);
     }
 
     fn read_surfaces(&mut self, root: &mut Section<'_>, problems: &mut Problems<'_>) {
@@ -287,7 +253,7 @@ impl Config {
             let listen = entry.read(problems, |v| values::listen(text(v, "127.0.0.1:10953")?));
             set(&mut self.http.listen, listen);
         }
-        http.finish(&all_keys(), problems);
+        http.finish(&keys::all(), problems);
 
         let mut control = root.section("control", problems);
         if let Some(entry) = control.take("socket") {
@@ -295,7 +261,7 @@ impl Config {
                 entry.read(problems, |v| values::socket(text(v, "/run/route-guardian/control.sock")?));
             set(&mut self.control.socket, socket);
         }
-        control.finish(&all_keys(), problems);
+        control.finish(&keys::all(), problems);
 
         let mut state = root.section("state", problems);
         if let Some(entry) = state.take("dir") {
@@ -316,7 +282,7 @@ impl Config {
             });
             set(&mut self.state.journal_max, size);
         }
-        state.finish(&all_keys(), problems);
+        state.finish(&keys::all(), problems);
     }
 
     fn apply(&mut self, overrides: &Overrides) -> Vec<Problem> {
@@ -348,10 +314,6 @@ impl Config {
         }
         found
     }
-}
-
-pub(super) fn all_keys() -> Vec<&'static str> {
-    PROFILE_KEYS.into_iter().chain(OTHER_KEYS).collect()
 }
 
 fn set<T>(to: &mut T, value: Option<T>) {

@@ -5,6 +5,8 @@
 //! absolute.
 
 mod error;
+mod explain;
+pub mod keys;
 mod load;
 pub mod profile;
 mod reader;

@@ -79,6 +79,9 @@ impl<'t> Section<'t> {
     /// Reports every key that was not asked for. `all` are the dotted keys of the whole file, for the
     /// suggestion.
     pub fn finish(self, all: &[&str], problems: &mut Problems<'_>) {
+        for key in &self.known {
+            debug_assert!(all.contains(&&*self.dotted(key)), "{} is read, and not defined", self.dotted(key));
+        }
         let Some(table) = self.table else { return };
         for (key, _) in table {
             if self.known.contains(&key.get_ref().as_ref()) {

@@ -1,6 +1,6 @@
 use std::{fs, path::Path};
 
-use super::{load::all_keys, *};
+use super::*;
 
 fn parse(file: &str) -> Result<Config, ConfigError> {
     Config::parse("config.toml", file, &Overrides::default())
@@ -70,10 +70,6 @@ fn what_is_shown_reads_back_the_same() {
         let config = parse(file).unwrap();
         let shown = config.to_toml();
         assert_eq!(parse(&shown).unwrap(), config, "{shown}");
-        for key in all_keys() {
-            let last = key.rsplit('.').next().unwrap();
-            assert!(shown.contains(last), "{key} is not shown");
-        }
     }
 }
 

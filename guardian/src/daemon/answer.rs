@@ -113,17 +113,23 @@ impl Guard {
     }
 
     fn degraded(&self, sensors: &[SensorStatus]) -> Vec<String> {
-        if let Some(why) = &self.without_tap {
-            return vec![format!("no actor can be named: there is no tap ({why})")];
+        let mut all = Vec::new();
+        if let Some(why) = &self.rejected {
+            let why = why.replace('\n', "; ");
+            all.push(format!(
+                "the configuration was read again and not taken, the one before is kept: {why}"
+            ));
         }
-        sensors
-            .iter()
-            .filter(|sensor| !sensor.attached && !is_optional(sensor.name))
-            .map(|sensor| {
-                let why = sensor.why.as_deref().unwrap_or("it is not attached");
-                format!("sensor {}: {why}", sensor.name)
-            })
-            .collect()
+        if let Some(why) = &self.without_tap {
+            all.push(format!("no actor can be named: there is no tap ({why})"));
+            return all;
+        }
+        let missing = sensors.iter().filter(|sensor| !sensor.attached && !is_optional(sensor.name));
+        all.extend(missing.map(|sensor| {
+            let why = sensor.why.as_deref().unwrap_or("it is not attached");
+            format!("sensor {}: {why}", sensor.name)
+        }));
+        all
     }
 
     fn held(&self) -> Vec<HeldReport> {

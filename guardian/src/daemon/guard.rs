@@ -84,6 +84,8 @@ pub struct Start {
 /// The guard thread's state.
 pub struct Guard {
     pub(super) config: Config,
+    /// Why the file is not what is in use, where the last reload failed.
+    pub(super) rejected: Option<String>,
     pub(super) options: RunOptions,
     pub(super) core: Core,
     pub(super) source: Source,
@@ -129,6 +131,7 @@ impl Guard {
             owner_watch: OwnerWatch::new(owner.clone()),
             restart,
             config,
+            rejected: None,
             options,
             source,
             without_tap,

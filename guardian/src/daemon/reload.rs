@@ -4,7 +4,10 @@ use anyhow::Context as _;
 
 use super::{RunOptions, clock, cost::Cost, guard::Guard, settings, source::Source};
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        keys::{self, Takes},
+    },
     netlink::{Listener, listener::RECEIVE_BUFFER},
     sensor::{self, Lost, Sensors},
 };
@@ -19,6 +22,7 @@ impl Guard {
         }
         let result = self.try_reload();
         self.metrics.set_reload(result.is_ok());
+        self.rejected = result.as_ref().err().map(|error| format!("{error:#}"));
         if ready {
             self.tell_ready(result.is_err().then_some("the last reload failed, see the log"));
         }
@@ -33,11 +37,12 @@ impl Guard {
         let config = Config::load(self.options.config_path.as_deref(), &self.options.overrides)?;
         let scope = settings::scope(&config)?;
         let owner = settings::owner(&config)?;
-        if config.http != self.config.http
-            || config.control != self.config.control
-            || config.state != self.config.state
-        {
-            log::warn!("[http], [control] and [state] are taken over at the next start");
+        let later: Vec<&str> = keys::changed(&self.config, &config)
+            .filter(|key| key.takes == Takes::Restart)
+            .map(|key| key.name)
+            .collect();
+        if !later.is_empty() {
+            log::warn!("{}: taken over at the next start", later.join(", "));
         }
         if settings::kernel_scope(&config) != settings::kernel_scope(&self.config) {
             let (source, without_tap) = open_source(&config, &self.options)?;

@@ -56,6 +56,25 @@ fn every_alert_says_where_what_and_what_to_do() -> Result<()> {
     Ok(())
 }
 
+/// The table in the README has a row for each alert, in the order of the rules, with its runbook, `for` and severity.
+#[test]
+fn the_table_of_alerts_is_the_rules() -> Result<()> {
+    let readme = read("README.md")?;
+    let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let shown: Vec<_> =
+        readme.lines().filter(|line| line.starts_with("| [RouteGuardian")).map(cells).collect();
+    let alerts = alerts()?;
+    ensure!(shown.len() == alerts.len(), "{} rows for {} alerts", shown.len(), alerts.len());
+    for (row, alert) in shown.iter().zip(&alerts) {
+        let name = text(alert, "alert")?;
+        let waits = alert["for"].as_str().map_or_else(|| "–".to_owned(), |time| time.replace('m', " min"));
+        let expected =
+            [format!("[{name}](runbooks/{name}.md)"), waits, text(&alert["labels"], "severity")?.into()];
+        ensure!([&row[1], &row[3], &row[4]] == expected.each_ref(), "{row:?} is not {expected:?}");
+    }
+    Ok(())
+}
+
 /// Silent, told, silent again: in this order, in one run of samples.
 #[test]
 fn the_tests_see_each_alert_begin_and_end() -> Result<()> {

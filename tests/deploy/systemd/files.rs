@@ -16,6 +16,7 @@ const BOTH: &[&str] = &[
     "/usr/share/doc/route-guardian/changelog.gz",
     "/usr/share/doc/route-guardian/systemd.md",
     "/usr/share/fish/vendor_completions.d/route-guardian.fish",
+    "/usr/share/man/man5/route-guardian-config.5.gz",
 ];
 const DEB: &[&str] =
     &["/usr/share/doc/route-guardian/copyright", "/usr/share/zsh/vendor-completions/_route-guardian"];
@@ -25,7 +26,7 @@ const RPM: &[&str] = &[
     "/usr/share/zsh/site-functions/_route-guardian",
 ];
 
-/// Every file has to be one of those expected, or a manual page.
+/// Every file has to be one of those expected, or a command's manual page.
 fn holds_exactly(dir: &Path, more: &[&str]) -> Result<()> {
     let listed = run(Command::new("find").arg(dir).args(["-type", "f", "-printf", "/%P\n"]))?;
     let (pages, mut files): (Vec<&str>, Vec<&str>) =
@@ -82,7 +83,8 @@ fn the_rpm_holds_what_it_should() -> Result<()> {
 
 /// Manual pages, completions and configuration are understood by those that they are for.
 fn readable(dir: &Path) -> Result<()> {
-    for page in fs::read_dir(dir.join("usr/share/man/man1"))? {
+    let pages = ["man1", "man5"].map(|section| fs::read_dir(dir.join("usr/share/man").join(section)));
+    for page in pages.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
         let page = page?.path();
         // Without -Z the pager's formatting hides what groff says.
         let mut man = Command::new("man");
@@ -107,10 +109,10 @@ fn readable(dir: &Path) -> Result<()> {
     fs::write(&empty, "")?;
     assert_eq!(show(&config)?, show(&empty)?, "it changes no default");
     let text = fs::read_to_string(&config)?;
+    // Explanations begin with a space.
+    let lines = text.lines().filter(|line| !line.starts_with("# "));
     let uncommented: String =
-        text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).fold(String::new(), |all, line| {
-            if line.contains(" = ") || line.starts_with('[') { all + line + "\n" } else { all }
-        });
+        lines.map(|line| line.strip_prefix('#').unwrap_or(line).to_owned() + "\n").collect();
     fs::write(&config, uncommented)?;
     assert_eq!(show(&config)?, show(&empty)?, "what it says are the defaults");
     Ok(())
