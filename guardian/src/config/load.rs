@@ -33,7 +33,7 @@ const PROFILE_KEYS: [&str; 10] = [
 ];
 
 /// The other tables and keys. The tests hold both lists against what is read and written.
-const OTHER_KEYS: [&str; 16] = [
+const OTHER_KEYS: [&str; 21] = [
     "profile",
     "mode",
     "restore",
@@ -50,6 +50,11 @@ const OTHER_KEYS: [&str; 16] = [
     "state",
     "state.dir",
     "state.journal_max",
+    "kubernetes",
+    "kubernetes.events",
+    "kubernetes.node_condition",
+    "kubernetes.node",
+    "kubernetes.server",
 ];
 
 /// What the command line puts over the file; each is checked like the key it replaces.
@@ -317,6 +322,23 @@ impl Config {
             set(&mut self.state.journal_max, size);
         }
         state.finish(&all_keys(), problems);
+
+        let mut kubernetes = root.section("kubernetes", problems);
+        if let Some(entry) = kubernetes.take("events") {
+            set(&mut self.kubernetes.events, entry.read(problems, boolean));
+        }
+        if let Some(entry) = kubernetes.take("node_condition") {
+            set(&mut self.kubernetes.node_condition, entry.read(problems, boolean));
+        }
+        if let Some(entry) = kubernetes.take("node") {
+            let node = entry.read(problems, |v| values::node(text(v, "node-7")?));
+            set(&mut self.kubernetes.node, node);
+        }
+        if let Some(entry) = kubernetes.take("server") {
+            let server = entry.read(problems, |v| values::server(text(v, "https://10.0.0.1:6443")?));
+            set(&mut self.kubernetes.server, server);
+        }
+        kubernetes.finish(&all_keys(), problems);
     }
 
     fn apply(&mut self, overrides: &Overrides) -> Vec<Problem> {

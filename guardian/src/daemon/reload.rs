@@ -36,8 +36,9 @@ impl Guard {
         if config.http != self.config.http
             || config.control != self.config.control
             || config.state != self.config.state
+            || config.kubernetes != self.config.kubernetes
         {
-            log::warn!("[http], [control] and [state] are taken over at the next start");
+            log::warn!("[http], [control], [state] and [kubernetes] are taken over at the next start");
         }
         if settings::kernel_scope(&config) != settings::kernel_scope(&self.config) {
             let (source, without_tap) = open_source(&config, &self.options)?;

@@ -50,6 +50,10 @@ pub const SENSORS: [&str; 11] = [
 /// What damping does to an object.
 pub const DAMPING_TO: [&str; 2] = ["held", "released"];
 
+/// What becomes of changes that Kubernetes is to be told of: an Event was made, another tells of this one too, there were
+/// too many different ones, the API server does not take it, it was lost while nobody answered.
+pub const KUBE_EVENTS: [&str; 5] = ["created", "updated", "limited", "refused", "dropped"];
+
 /// From the kernel's stamp to the decision, in seconds.
 const DETECTION: [f64; 10] = [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 1.0];
 
@@ -86,6 +90,7 @@ pub struct Metrics {
     sensors: IntGaugeVec,
     damping: IntCounterVec,
     lookups: IntCounterVec,
+    kube_events: IntCounterVec,
     last_deletion: GaugeVec,
     last_resync: Gauge,
     reload: IntGauge,
@@ -188,6 +193,11 @@ impl Metrics {
                 "Route lookups that failed while an object was missing.",
                 &["family"],
             )?,
+            kube_events: counter(
+                "kube_events_total",
+                "Changes that Kubernetes was to be told of by an Event, by what became of that.",
+                &["outcome"],
+            )?,
             last_deletion: register(
                 r,
                 GaugeVec::new(
@@ -252,9 +262,12 @@ impl Metrics {
         for confidence in Confidence::ALL {
             self.attributions.with_label_values(&[confidence.as_str()]);
         }
-        for (counter, words) in
-            [(&self.lost, &LOSS_STAGES[..]), (&self.resyncs, &RESYNC_REASONS), (&self.damping, &DAMPING_TO)]
-        {
+        for (counter, words) in [
+            (&self.lost, &LOSS_STAGES[..]),
+            (&self.resyncs, &RESYNC_REASONS),
+            (&self.damping, &DAMPING_TO),
+            (&self.kube_events, &KUBE_EVENTS),
+        ] {
             for word in words {
                 counter.with_label_values(&[*word]);
             }
@@ -344,6 +357,11 @@ impl Metrics {
         self.lookups.with_label_values(&[family.as_str()]).inc_by(count);
     }
 
+    /// Counts changes that Kubernetes was to be told of; `outcome` is one of [`KUBE_EVENTS`].
+    pub fn add_kube_events(&self, outcome: &'static str, count: u64) {
+        self.kube_events.with_label_values(&[outcome]).inc_by(count);
+    }
+
     /// Sets whether the configuration that was last read is the one in use.
     pub fn set_reload(&self, successful: bool) {
         self.reload.set(i64::from(successful));
@@ -420,6 +438,7 @@ mod tests {
             ("sensor_attached{sensor=\"tap\"}", 0.0),
             ("damping_transitions_total{to=\"held\"}", 0.0),
             ("failed_lookups_total{family=\"inet6\"}", 0.0),
+            ("kube_events_total{outcome=\"dropped\"}", 0.0),
             ("last_deletion_timestamp_seconds{object=\"route\"}", 0.0),
             ("last_resync_timestamp_seconds", 0.0),
             ("config_last_reload_successful", 1.0),
