@@ -141,7 +141,17 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
 /// What cargo is told besides for the tests of a whole node, and of the sensors.
 const NODE: &[&str] = &["--package", "route-guardian-tests", "--features", "node", "--test", "node"];
 const KERNEL: &[&str] = &["--package", "route-guardian", "--test", "sensor_kernel"];
-const SENSORS: &[&str] = &["--package", "route-guardian", "--test", "sensor", "--test", "sensor_kernel"];
+/// With the features of [`test`], so that they are compiled once.
+const SENSORS: &[&str] = &[
+    "--package",
+    "route-guardian",
+    "--features",
+    "kubernetes",
+    "--test",
+    "sensor",
+    "--test",
+    "sensor_kernel",
+];
 
 /// A test binary with the folder that it runs in.
 type Test = (PathBuf, PathBuf);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{
-    condition,
+    condition::{self, Known},
     outbox::{Told, Trouble, Write},
 };
 
@@ -91,15 +91,16 @@ impl Server {
                 within(events.patch(&name, &PatchParams::default(), &Patch::Strategic(patch))).await.map(drop)
             }
         };
-        result.map_err(|error| trouble(error))
+        result.map_err(trouble)
     }
 
-    /// The condition as the Node has it: its status, if there is one.
-    pub async fn condition(self) -> Result<Option<bool>, Trouble> {
+    /// The condition as the Node has it.
+    pub async fn condition(self) -> Result<Known, Trouble> {
         let nodes: Api<Node> = Api::all(self.client()?);
-        let node = within(nodes.get(&self.node)).await.map_err(|error| trouble(error))?;
+        let node = within(nodes.get(&self.node)).await.map_err(trouble)?;
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-        Ok(conditions.iter().find(|c| c.type_ == condition::TYPE).map(|c| c.status == "True"))
+        let ours = conditions.iter().find(|condition| condition.type_ == condition::TYPE);
+        Ok(ours.map_or(Known::Absent, |condition| Known::Degraded(condition.status == "True")))
     }
 
     /// Patches the Node's status.
@@ -107,7 +108,7 @@ impl Server {
         let nodes: Api<Node> = Api::all(self.client()?);
         let patch = Patch::Strategic(patch);
         let done = within(nodes.patch_status(&self.node, &PatchParams::default(), &patch)).await;
-        done.map(drop).map_err(|error| trouble(error))
+        done.map(drop).map_err(trouble)
     }
 }
 

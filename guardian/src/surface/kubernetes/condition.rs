@@ -68,11 +68,23 @@ impl Health {
     }
 }
 
-/// What the API server is known to have of it.
+/// What is known of the condition that the Node has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing: it is to be asked.
+    #[default]
+    Unasked,
+    /// There is none.
+    Absent,
+    /// Its status.
+    Degraded(bool),
+}
+
+/// The condition, and what the API server has of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Condition {
-    /// `None`: it has not been asked. `Some(None)`: there is no such condition.
-    pub known: Option<Option<bool>>,
+    /// What it has.
+    pub known: Known,
     written: Option<(bool, &'static str, Stamp)>,
 }
 
@@ -95,7 +107,7 @@ impl Condition {
             "message": health.message,
             "lastHeartbeatTime": time,
         });
-        if self.known.flatten() != Some(health.degraded) {
+        if self.known != Known::Degraded(health.degraded) {
             condition["lastTransitionTime"] = time.into();
         }
         json!({"status": {"conditions": [condition]}})
@@ -103,7 +115,7 @@ impl Condition {
 
     /// It was taken.
     pub fn wrote(&mut self, now: Stamp, health: &Health) {
-        self.known = Some(Some(health.degraded));
+        self.known = Known::Degraded(health.degraded);
         self.written = Some((health.degraded, health.reason, now));
     }
 }
@@ -153,8 +165,7 @@ mod tests {
         let wall = |seconds: i64| Timestamp::from_second(1_795_316_531 + seconds).unwrap();
         let good = health(|_| {});
         let bad = health(|status| status.objects[0].missing = 1);
-        let mut condition = Condition::default();
-        condition.known = Some(None);
+        let mut condition = Condition { known: Known::Absent, ..Condition::default() };
         assert!(condition.is_due(at(0), &good));
         let patch = condition.patch(wall(0), &good);
         let written = &patch["status"]["conditions"][0];
@@ -177,7 +188,7 @@ mod tests {
         let patch = condition.patch(wall(10), &bad);
         assert_eq!(patch["status"]["conditions"][0]["lastTransitionTime"], "2026-11-22T03:02:21Z");
         // Nor is a restart.
-        let after = Condition { known: Some(Some(true)), ..Condition::default() };
+        let after = Condition { known: Known::Degraded(true), ..Condition::default() };
         assert!(after.is_due(at(0), &bad));
         assert!(after.patch(wall(0), &bad)["status"]["conditions"][0].get("lastTransitionTime").is_none());
     }

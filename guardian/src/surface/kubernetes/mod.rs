@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, time::sleep};
 use self::{
     api::Server,
     backoff::Backoff,
-    condition::{Condition, Health},
+    condition::{Condition, Health, Known},
     outbox::{Outbox, Trouble},
 };
 use crate::{
@@ -43,10 +43,10 @@ use crate::{
 const QUEUE: usize = 1024;
 
 /// How often it is looked how the guard is, for the condition.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How long the guard may take to say.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The variable in which the downward API puts the Node's name (`spec.nodeName`).
 const NODE_NAME: &str = "NODE_NAME";
@@ -132,7 +132,7 @@ type Flight = Pin<Box<dyn Future<Output = Landed>>>;
 enum Landed {
     Event(Result<(), Trouble>),
     Health(Option<Health>),
-    Known(Result<Option<bool>, Trouble>),
+    Known(Result<Known, Trouble>),
     Condition(Health, Result<(), Trouble>),
 }
 
@@ -217,7 +217,7 @@ impl Teller {
             return Some(Box::pin(async { Landed::Known(Err(trouble)) }));
         }
         let server = self.server.clone();
-        if condition.known.is_none() {
+        if condition.known == Known::Unasked {
             return Some(Box::pin(async { Landed::Known(server.condition().await) }));
         }
         let patch = condition.patch(Timestamp::now(), &health);
@@ -252,7 +252,7 @@ impl Teller {
             Landed::Known(result) => {
                 self.mind(now, Part::Condition, &result);
                 if let (Some(condition), Ok(known)) = (&mut self.condition, result) {
-                    condition.known = Some(known);
+                    condition.known = known;
                 }
             }
             Landed::Condition(health, result) => {
@@ -268,9 +268,8 @@ impl Teller {
     fn mind<T>(&mut self, now: Stamp, part: Part, result: &Result<T, Trouble>) {
         let (patience, failing) = (&mut self.patience[part as usize], &mut self.failing[part as usize]);
         match (result, part) {
-            (Ok(_), _) => patience.succeeded(),
-            // The next one is another: the budget of Events bounds how often it is tried.
-            (Err(Trouble::Gone(_) | Trouble::Refused(_)), Part::Events) => patience.succeeded(),
+            // What comes after a refusal is another Event: the budget bounds how often that is tried.
+            (Ok(_), _) | (Err(Trouble::Gone(_) | Trouble::Refused(_)), Part::Events) => patience.succeeded(),
             (Err(_), _) => patience.failed(now),
         }
         let name = part.name();

@@ -3,9 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, BufRead as _, BufReader, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::Command,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lab::Lab;
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -22,10 +22,8 @@ use rustls::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    kubernetes::schema::{OLDEST, newest, validator},
-    run,
-};
+use super::schemas::Schemas;
+use crate::run;
 
 /// The token of the service account.
 pub const TOKEN: &str = "the-token-of-the-service-account";
@@ -219,7 +217,7 @@ impl Connection {
             let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
             let is_known = field("authorization").is_some_and(|who| who == format!("Bearer {TOKEN}"));
             let kind = field("content-type").unwrap_or_default();
-            let Some((code, answer)) = self.answer(method, path, &kind, is_known, &body)? else {
+            let Some((code, answer)) = self.answer(method, path, &kind, is_known, &body) else {
                 return Ok(());
             };
             let answer = answer.to_string();
@@ -259,7 +257,7 @@ impl Connection {
         kind: &str,
         is_known: bool,
         body: &[u8],
-    ) -> Result<Option<(u16, Value)>> {
+    ) -> Option<(u16, Value)> {
         let right = right(method, path);
         let mood = lock(&self.inside).mood;
         if mood == Mood::Hanging {
@@ -267,7 +265,7 @@ impl Connection {
             while lock(&self.inside).mood == Mood::Hanging && !self.end.load(Ordering::Relaxed) {
                 thread::sleep(LOOK);
             }
-            return Ok(None);
+            return None;
         }
         let mut inside = lock(&self.inside);
         let result = match mood {
@@ -286,7 +284,7 @@ impl Connection {
             (code, status)
         });
         inside.requests.push(Request { right, code });
-        Ok(Some((code, answer)))
+        Some((code, answer))
     }
 }
 
@@ -383,57 +381,6 @@ fn merge(object: &mut Value, patch: &Value) {
             }
             (_, value, object) => merge(object, value),
         }
-    }
-}
-
-/// The validator of manifests, which is started once: it takes an object a line, and says what is wrong.
-#[derive(Debug)]
-struct Schemas {
-    child: Child,
-    objects: ChildStdin,
-    words: BufReader<ChildStdout>,
-    newest: u32,
-}
-
-/// Reads `VERSION OBJECT` a line, and writes a line for each: empty, or what is wrong.
-const VALIDATE: &str = "
-import json, sys, kubernetes_validate
-for line in sys.stdin:
-    version, text = line.split(' ', 1)
-    wrong = ''
-    try:
-        kubernetes_validate.validate(json.loads(text), version, strict=True)
-    except Exception as error:
-        wrong = ' '.join(str(error).split())[:400] or 'invalid'
-    print(wrong, flush=True)
-";
-
-impl Schemas {
-    fn start() -> Result<Self> {
-        let mut python = validator("python")?;
-        let mut child = python.args(["-c", VALIDATE]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let objects = child.stdin.take().context("no way to the validator")?;
-        let words = BufReader::new(child.stdout.take().context("no way from the validator")?);
-        Ok(Self { child, objects, words, newest: newest()? })
-    }
-
-    /// Whether the oldest and the newest release take it.
-    fn check(&mut self, object: &Value) -> Result<()> {
-        for version in [OLDEST, self.newest] {
-            writeln!(self.objects, "1.{version} {object}")?;
-            let mut wrong = String::new();
-            self.words.read_line(&mut wrong)?;
-            ensure!(wrong.ends_with('\n'), "the validator has ended");
-            ensure!(wrong.trim().is_empty(), "Kubernetes 1.{version}: {}", wrong.trim());
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Schemas {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -110,10 +110,10 @@ fn restores_are_as_fast_and_nothing_piles_up_while_it_is_away() -> Result<()> {
         Ok(api.events().iter().filter_map(|event| event["count"].as_u64()).sum::<u64>() == all)
     })
     .with_context(|| format!("{all} changes; there are {:?}\n{}", api.events(), log()))?;
-    assert_eq!(became(&guardian, "created")? + became(&guardian, "updated")?, all as f64);
+    assert_eq!(became(&guardian, "created")? + became(&guardian, "updated")?, all);
     assert_eq!(
         became(&guardian, "dropped")? + became(&guardian, "limited")? + became(&guardian, "refused")?,
-        0.0
+        0
     );
     ensure!(log().matches("Kubernetes cannot be told of Events").count() < 4, "{}", log());
     Ok(())
@@ -126,9 +126,9 @@ fn what_is_refused_is_counted() -> Result<()> {
     let api = ApiServer::start(&lab, std::collections::BTreeSet::new())?;
     let guardian = pod::launch(&lab, &api, &[("events", "true")])?.start()?;
     lab.ip("route del 10.244.2.0/24")?;
-    wait_for("the refusal", LIMIT, || Ok(became(&guardian, "refused")? >= 1.0))?;
+    wait_for("the refusal", LIMIT, || Ok(became(&guardian, "refused")? >= 1))?;
     lab.ip("route del 10.244.3.0/24")?;
-    wait_for("another", LIMIT, || Ok(became(&guardian, "refused")? >= 2.0))?;
+    wait_for("another", LIMIT, || Ok(became(&guardian, "refused")? >= 2))?;
     let log = guardian.log();
     ensure!(log.matches("nobody has given the right to create default/events").count() == 1, "{log}");
     ensure!(api.events().is_empty() && api.requests().iter().all(|request| request.code == 403), "{log}");

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::kubernetes::Variant;
 
-/// It is looked every ten seconds how the guardian is; the rest is for a machine that has other things to do.
+/// It is looked every five seconds how the guardian is; the rest is for a machine that has other things to do.
 const LIMIT: Duration = Duration::from_secs(30);
 
 const BOTH: &[(&str, &str)] = &[("events", "true"), ("node_condition", "true")];

@@ -21,9 +21,10 @@ const LATER: Duration = Duration::from_secs(25);
 const EVENTS: &[(&str, &str)] = &[("events", "true")];
 
 /// The changes of which this became.
-pub fn became(guardian: &Guardian, outcome: &str) -> Result<f64> {
+pub fn became(guardian: &Guardian, outcome: &str) -> Result<u64> {
     let label = format!("outcome=\"{outcome}\"");
-    guardian.metrics()?.sum("kube_events_total", &[&label]).context("no such series")
+    let changes = guardian.metrics()?.sum("kube_events_total", &[&label]);
+    Ok(changes.context("no such series")? as u64)
 }
 
 /// Waits for the one Event of this reason that is like this.
@@ -83,7 +84,7 @@ fn a_deletion_becomes_an_event_and_more_of_them_its_count() -> Result<()> {
         "{more}"
     );
     ensure!(more["message"].as_str().is_some_and(|text| text.contains("(the last of 4)")), "{more}");
-    assert_eq!((became(&guardian, "created")?, became(&guardian, "updated")?), (1.0, 3.0));
+    assert_eq!((became(&guardian, "created")?, became(&guardian, "updated")?), (1, 3));
     // It asked for nothing besides.
     let asked: Vec<_> = api.requests().into_iter().map(|request| request.right).collect();
     assert_eq!(asked, ["create default/events", "patch default/events"]);
@@ -149,8 +150,8 @@ fn more_different_ones_than_the_budget_has_are_counted() -> Result<()> {
         run(Command::new(&other).args(["route", "del", "10.244.2.0/24"]))?;
         wait_for("the route", SOON, || lab.shows("route show 10.244.2.0/24"))?;
     }
-    wait_for("the budget's Events", SOON, || Ok(became(&guardian, "created")? >= 25.0))?;
-    assert_eq!((became(&guardian, "created")?, became(&guardian, "limited")?), (25.0, 5.0));
+    wait_for("the budget's Events", SOON, || Ok(became(&guardian, "created")? >= 25))?;
+    assert_eq!((became(&guardian, "created")?, became(&guardian, "limited")?), (25, 5));
     assert_eq!(api.events().len(), 25);
     Ok(())
 }

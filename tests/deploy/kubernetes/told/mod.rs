@@ -5,3 +5,4 @@ mod away;
 mod condition;
 mod events;
 pub mod pod;
+mod schemas;
