@@ -30,10 +30,21 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// The guardian's binary with what talks to Kubernetes: `$ROUTE_GUARDIAN_IN_POD`, or what cargo leaves when it builds
+/// the tests with `--features route-guardian/kubernetes`, as `cargo xtask test` does. Not optimised: that would take as
+/// long again as the release build.
+pub fn binary_in_pod() -> PathBuf {
+    std::env::var_os("ROUTE_GUARDIAN_IN_POD").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target/debug/route-guardian"),
+        PathBuf::from,
+    )
+}
+
 /// How a guardian is to be started.
 #[derive(Clone, Debug)]
 pub struct Launch<'lab> {
     lab: &'lab Lab,
+    program: PathBuf,
     name: String,
     listen: String,
     config: BTreeMap<String, String>,
@@ -46,6 +57,7 @@ impl<'lab> Launch<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> Self {
         let launch = Self {
             lab,
+            program: binary(),
             name: "guardian".into(),
             listen: LISTEN.into(),
             config: BTreeMap::new(),
@@ -99,10 +111,24 @@ impl<'lab> Launch<'lab> {
         self
     }
 
+    /// Takes another binary than [`binary`].
+    #[must_use]
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
     /// Starts it through another program, such as `setpriv --bounding-set=-all`.
     #[must_use]
     pub fn through(mut self, words: &str) -> Self {
         self.wrapper = words.split_whitespace().map(Into::into).collect();
+        self
+    }
+
+    /// Goes through these words after those of [`Self::through`].
+    #[must_use]
+    pub fn through_also(mut self, words: &str) -> Self {
+        self.wrapper.extend(words.split_whitespace().map(Into::into));
         self
     }
 
@@ -126,8 +152,8 @@ impl<'lab> Launch<'lab> {
     }
 
     fn command(&self) -> Result<Command> {
-        let binary = binary();
-        ensure!(binary.is_file(), "{} is not built; `cargo xtask build` builds it", binary.display());
+        let binary = &self.program;
+        ensure!(binary.is_file(), "{} is not built; `cargo xtask test` builds it", binary.display());
         fs::create_dir_all(self.dir())?;
         fs::write(self.config_file(), self.text())?;
         let mut words = self.wrapper.iter();
@@ -149,7 +175,7 @@ impl<'lab> Launch<'lab> {
         let log = self.dir().join("log");
         let out = File::create(&log)?;
         let process = tethered(command.stdout(out.try_clone()?).stderr(out))
-            .with_context(|| format!("cannot start {}", binary().display()))?;
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
         let mut guardian = Guardian {
             process,
             listen: self.listen.clone(),

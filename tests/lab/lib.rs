@@ -21,7 +21,7 @@ pub mod netlink;
 pub use actor::Actor;
 pub use browser::Browser;
 pub use event::Event;
-pub use guardian::{Guardian, Launch, Metrics, binary};
+pub use guardian::{Guardian, Launch, Metrics, binary, binary_in_pod};
 pub use namespace::{Lab, NODE, PEER, TUNNEL, program};
 pub use networkd::{Networkd, Settings, bus};
 pub use node::{Node, PORTS, Pod, VIP6, VIPS};

@@ -131,6 +131,10 @@ fn it_names_every_key_that_takes_a_restart_and_goes_on_with_the_old_value() -> R
     let lines = [
         ("control.socket", format!("{:?}", elsewhere.join("control.sock"))),
         ("http.listen", "\"127.0.0.1:10954\"".into()),
+        ("kubernetes.events", "true".into()),
+        ("kubernetes.node", "\"node-7\"".into()),
+        ("kubernetes.node_condition", "true".into()),
+        ("kubernetes.server", "\"https://192.0.2.1:6443\"".into()),
         ("restore.on_start", "\"restore\"".into()),
         ("state.dir", format!("{elsewhere:?}")),
         ("state.journal_max", "\"1MiB\"".into()),

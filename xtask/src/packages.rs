@@ -55,6 +55,7 @@ pub const TESTS: &[Wanted] = &[
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("shellcheck", "shellcheck"),
+    ("openssl", "openssl"),
 ];
 
 /// Package lists older than this are fetched again before anything is installed.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     build,
     program::{answer, install_crate, quietly, root, say, tools},
+    standalone::FEATURES,
 };
 
 /// The OWASP project's own tool for Rust.
@@ -24,7 +25,7 @@ pub fn write() -> Result<PathBuf> {
         Command::new(&tool)
             .current_dir(root())
             .args(["cyclonedx", "--manifest-path", "guardian/Cargo.toml", "--format", "json"])
-            .args(["--spec-version", "1.5", "--no-build-deps", "--target", &target])
+            .args(["--features", FEATURES, "--spec-version", "1.5", "--no-build-deps", "--target", &target])
             .args(["--override-filename", NAME.trim_end_matches(".json")]),
     );
     // It puts one beside each manifest of the workspace. Only that of the guardian is wanted.

@@ -17,6 +17,9 @@ use crate::{
 /// The most bytes it may have. It is the whole image: every node of a cluster fetches it.
 const SIZE_MAX: u64 = 15 << 20;
 
+/// What it has that other builds are without: in a container there is a Kubernetes to be told of what happens.
+pub const FEATURES: &str = "kubernetes";
+
 /// Builds the guardian with the C library inside it, without symbols, and leaves it at
 /// `target/static/route-guardian`: the path.
 ///
@@ -30,7 +33,8 @@ pub fn build() -> Result<PathBuf> {
     run(cargo()
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-        .args(["build", "--locked", "--package", "route-guardian", "--release", "--target", &target]))?;
+        .args(["build", "--locked", "--package", "route-guardian", "--features", FEATURES])
+        .args(["--release", "--target", &target]))?;
     let built = root().join("target").join(&target).join("release/route-guardian");
     let binary = root().join("target/static/route-guardian");
     fs::create_dir_all(root().join("target/static"))?;

@@ -10,6 +10,9 @@ use crate::{
     setup, vm,
 };
 
+/// The guardian with all that it can have, as the image has it. The packages have less.
+const ALL: &str = "route-guardian/kubernetes";
+
 /// Builds, then runs unit and property tests, then those that need a kernel, as root: in network namespaces
 /// of this machine, or in guests where it can make none. In continuous integration the lints come first, where
 /// the toolchain has them, and the tests of the sensors on the kernels of [`vm::SERIES`] last.
@@ -28,12 +31,12 @@ pub fn test(filter: Option<&str>) -> Result<()> {
         if filter.is_none() {
             // No matter of the kernel, and guests do not have the programs.
             let manifests = ["test", "--package", "route-guardian-tests", "--test", "deploy", "kubernetes"];
-            run(cargo().args(manifests))?;
+            run(cargo().args(manifests).args(["--", "--skip", "told::"]))?;
         }
         return in_guests(&Guests::default(), Inside::Tests(filter.unwrap_or_default())).map(drop);
     }
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    tests.args(["test", "--workspace", "--features", ALL, "--no-fail-fast"]).args(filter);
     if !program::is_root() {
         // Cargo builds as who we are, and starts the test binaries through this.
         as_root("true", "making network namespaces for the tests")?;
@@ -160,7 +163,17 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
 /// What cargo is told besides for the tests of a whole node, and of the sensors.
 const NODE: &[&str] = &["--package", "route-guardian-tests", "--features", "node", "--test", "node"];
 const KERNEL: &[&str] = &["--package", "route-guardian", "--test", "sensor_kernel"];
-const SENSORS: &[&str] = &["--package", "route-guardian", "--test", "sensor", "--test", "sensor_kernel"];
+/// With the features of [`test`], so that they are compiled once.
+const SENSORS: &[&str] = &[
+    "--package",
+    "route-guardian",
+    "--features",
+    "kubernetes",
+    "--test",
+    "sensor",
+    "--test",
+    "sensor_kernel",
+];
 
 /// Which of the unit tests touch a kernel.
 const WITH_KERNEL: &str = "netlink::";
@@ -221,7 +234,11 @@ pub fn check(arm64: bool) -> Result<()> {
         build::check_arm64(&tools)?;
     }
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let clippy =
+        |what: &[&str]| run(cargo().arg("clippy").args(what).args(["--all-targets", "--", "-D", "warnings"]));
+    clippy(&["--workspace", "--features", ALL])?;
+    // As it is packaged.
+    clippy(&["--package", "route-guardian"])?;
     // The programs are linted for the host: clippy comes with the workspace's toolchain, and `core` for the
     // BPF target does not. The release profile aborts on panic, as a program without `std` has to. There is
     // no call that the verifier likes as much as none: all is inlined.

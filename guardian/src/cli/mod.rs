@@ -99,7 +99,10 @@ fn dispatch(command: Command, common: &Common) -> anyhow::Result<Ended> {
         Command::Release(args) => ask::release(&args, &places(common)?, &output),
         Command::Config(ConfigCommand::Check { file }) => {
             let named = file.or_else(|| common.config.clone());
-            Config::load(named.as_deref(), &Overrides::default())?;
+            let config = Config::load(named.as_deref(), &Overrides::default())?;
+            if let Some(beyond) = config.beyond_this_build() {
+                log::warn!("{beyond}");
+            }
             if common.quiet == 0 {
                 let name = named.unwrap_or_else(|| crate::config::DEFAULT_PATH.into());
                 output::print_now(&format!("{}: fine\n", name.display()))?;

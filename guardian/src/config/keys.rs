@@ -87,6 +87,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "http", what: "Metrics, health and the status page." },
     Section { name: "control", what: "Where the command line reaches the daemon." },
     Section { name: "state", what: "What is kept on disk." },
+    Section { name: "kubernetes", what: "What Kubernetes is told. For this there is a container image." },
 ];
 
 /// The keys, in the order in which they are shown: those of a table stand together.
@@ -230,6 +231,34 @@ pub const KEYS: &[Key] = &[
         what: "What the journal may take, all its files together; the oldest events go first.",
         value: "size with its unit, such as `64MiB`; at least `64KiB`",
         example: r#""256MiB""#,
+        takes: Takes::Restart,
+    },
+    Key {
+        name: "kubernetes.events",
+        what: "Whether changes that are not the owner's become Events of the Node.",
+        value: "`true` or `false`",
+        example: "true",
+        takes: Takes::Restart,
+    },
+    Key {
+        name: "kubernetes.node_condition",
+        what: "Whether the Node has a condition `RouteGuardianDegraded`. It takes the right to patch the status of Nodes.",
+        value: "`true` or `false`",
+        example: "true",
+        takes: Takes::Restart,
+    },
+    Key {
+        name: "kubernetes.node",
+        what: "The Node's name; empty: what the environment has in `NODE_NAME`.",
+        value: "name, as `kubectl get nodes` has it, or empty",
+        example: r#""node-7""#,
+        takes: Takes::Restart,
+    },
+    Key {
+        name: "kubernetes.server",
+        what: "The API server; empty: the cluster's Service for it, which may be what is lost.",
+        value: "`https://` with IP address and port, or empty",
+        example: r#""https://10.0.0.1:6443""#,
         takes: Takes::Restart,
     },
 ];

@@ -283,6 +283,23 @@ impl Config {
             set(&mut self.state.journal_max, size);
         }
         state.finish(&keys::all(), problems);
+
+        let mut kubernetes = root.section("kubernetes", problems);
+        if let Some(entry) = kubernetes.take("events") {
+            set(&mut self.kubernetes.events, entry.read(problems, boolean));
+        }
+        if let Some(entry) = kubernetes.take("node_condition") {
+            set(&mut self.kubernetes.node_condition, entry.read(problems, boolean));
+        }
+        if let Some(entry) = kubernetes.take("node") {
+            let node = entry.read(problems, |v| values::node(text(v, "node-7")?));
+            set(&mut self.kubernetes.node, node);
+        }
+        if let Some(entry) = kubernetes.take("server") {
+            let server = entry.read(problems, |v| values::server(text(v, "https://10.0.0.1:6443")?));
+            set(&mut self.kubernetes.server, server);
+        }
+        kubernetes.finish(&keys::all(), problems);
     }
 
     fn apply(&mut self, overrides: &Overrides) -> Vec<Problem> {

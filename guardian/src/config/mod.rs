@@ -107,6 +107,30 @@ pub struct State {
     pub journal_max: u64,
 }
 
+/// What Kubernetes is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Kubernetes {
+    /// Whether changes that are not the owner's become Events of the Node.
+    pub events: bool,
+    /// Whether the Node has a condition `RouteGuardianDegraded`.
+    pub node_condition: bool,
+    /// The Node's name; empty: what the environment has in `NODE_NAME`.
+    pub node: String,
+    /// The API server; `None`: the cluster's Service for it, which the pod's environment names.
+    #[serde(serialize_with = "server")]
+    pub server: Option<SocketAddr>,
+}
+
+impl Kubernetes {
+    /// Whether this build can tell Kubernetes anything.
+    pub const BUILT: bool = cfg!(feature = "kubernetes");
+
+    /// Whether it is to be told anything.
+    pub const fn is_wanted(&self) -> bool {
+        self.events || self.node_condition
+    }
+}
+
 /// The effective configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Config {
@@ -128,6 +152,8 @@ pub struct Config {
     pub control: Control,
     /// What is kept on disk.
     pub state: State,
+    /// What Kubernetes is told.
+    pub kubernetes: Kubernetes,
 }
 
 impl Default for Config {
@@ -148,6 +174,7 @@ impl Default for Config {
             http: Http { listen: Some(SocketAddr::from(([127, 0, 0, 1], 10953))) },
             control: Control { socket: PathBuf::from("/run/route-guardian/control.sock") },
             state: State { dir: PathBuf::from("/var/lib/route-guardian"), journal_max: 64 << 20 },
+            kubernetes: Kubernetes::default(),
         }
     }
 }
@@ -156,6 +183,14 @@ impl Config {
     /// The configuration as TOML with every key; reading it gives the same configuration.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_default()
+    }
+
+    /// What is asked for that this build cannot do, in a sentence.
+    pub fn beyond_this_build(&self) -> Option<&'static str> {
+        (self.kubernetes.is_wanted() && !Kubernetes::BUILT).then_some(
+            "[kubernetes] has no effect: this build does not talk to Kubernetes (the container image's does: \
+             cargo feature `kubernetes`)",
+        )
     }
 }
 
@@ -171,6 +206,11 @@ fn duration_or_never<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S
 #[allow(clippy::ref_option, reason = "the signature that serde asks for")]
 fn listen<S: Serializer>(value: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&value.map(|addr| addr.to_string()).unwrap_or_default())
+}
+
+#[allow(clippy::ref_option, reason = "the signature that serde asks for")]
+fn server<S: Serializer>(value: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&value.map(|addr| format!("https://{addr}")).unwrap_or_default())
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]

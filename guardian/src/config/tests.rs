@@ -38,6 +38,11 @@ socket = "/run/rg.sock"
 [state]
 dir = "/srv/rg"
 journal_max = "1GiB"
+[kubernetes]
+events = true
+node_condition = true
+node = "node-7.example"
+server = "https://10.0.0.1:6443"
 "#;
 
 #[test]
@@ -50,6 +55,7 @@ fn nothing_is_the_kube_router_profile() {
     assert_eq!(config.owner.absent_after, Some(Duration::from_secs(900)));
     assert_eq!(config.http.listen.unwrap().to_string(), "127.0.0.1:10953");
     assert_eq!(config.mode, Mode::Restore);
+    assert!(!config.kubernetes.is_wanted() && config.beyond_this_build().is_none());
 }
 
 #[test]
@@ -62,6 +68,8 @@ fn the_scope_is_added_and_the_rest_replaced() {
     assert!(!config.owner.children && config.http.listen.is_none());
     assert_eq!(config.state.journal_max, 1 << 30);
     assert_eq!(config.restore.settle, Duration::from_millis(1500));
+    assert_eq!(config.kubernetes.server.unwrap().to_string(), "10.0.0.1:6443");
+    assert_eq!(config.beyond_this_build().is_none(), cfg!(feature = "kubernetes"));
 }
 
 #[test]
@@ -173,6 +181,21 @@ fn errors_name_file_line_key_and_what_would_be_right() {
             "[state]\njournal_max = \"64M\"",
             "config.toml:2: state.journal_max: `64M` is not a size: write a number with its unit, such as 512KiB, \
              64MiB or 1GiB",
+        ),
+        (
+            "[kubernetes]\nnode = \"Node_7\"",
+            "config.toml:2: kubernetes.node: `Node_7` is not the name of a Node: it has small letters, digits, `-` and \
+             `.`, as `kubectl get nodes` shows; or \"\" for what NODE_NAME says in the environment",
+        ),
+        (
+            "[kubernetes]\nserver = \"https://kubernetes.default.svc\"",
+            "config.toml:2: kubernetes.server: `https://kubernetes.default.svc` is not the address of an API server: \
+             write such as https://10.0.0.1:6443 or https://[fd00::1]:6443 (numbers, not a host name), or \"\" for the \
+             cluster's Service",
+        ),
+        (
+            "[kubernetes]\nevent = true",
+            "config.toml:2: kubernetes.event: there is no such key; did you mean `kubernetes.events`?",
         ),
         (
             "\nprofile = \"cilium\"",

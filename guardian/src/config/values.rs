@@ -130,6 +130,40 @@ pub fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
     })
 }
 
+/// The most characters of a Node's name (RFC 1123).
+const NODE_NAME_MAX: usize = 253;
+
+/// Reads the name of a Node; empty leaves it to the environment.
+pub fn node(text: &str) -> Result<String, String> {
+    let part = |part: &str| {
+        let inside = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        inside && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
+    };
+    if text.is_empty() || (text.len() <= NODE_NAME_MAX && text.split('.').all(part)) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{text}` is not the name of a Node: it has small letters, digits, `-` and `.`, as `kubectl get nodes` \
+             shows; or \"\" for what NODE_NAME says in the environment"
+        ))
+    }
+}
+
+/// Reads the address of an API server; empty leaves it to the environment. An address, since no name can be looked up
+/// where the cluster's network is what is missing.
+pub fn server(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    address.and_then(|address| address.parse().ok()).map(Some).ok_or_else(|| {
+        format!(
+            "`{text}` is not the address of an API server: write such as https://10.0.0.1:6443 or https://[fd00::1]:6443 \
+             (numbers, not a host name), or \"\" for the cluster's Service"
+        )
+    })
+}
+
 /// Reads an absolute path.
 pub fn absolute(text: &str) -> Result<PathBuf, String> {
     if text.starts_with('/') && !text.contains('\0') {

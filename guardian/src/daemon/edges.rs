@@ -18,6 +18,7 @@ use crate::{
         control::{self, Control, Events},
         http::{self, Http, Pulse},
         journal::Journal,
+        kubernetes::Kubernetes,
         metrics::Metrics,
         text,
     },
@@ -47,6 +48,7 @@ pub struct Edges {
     pub journal: Journal,
     pub control: Control,
     pub http: Option<Http>,
+    pub kubernetes: Option<Kubernetes>,
     pub metrics: Metrics,
     pub guard: Asker,
 }
@@ -76,7 +78,7 @@ impl Edges {
     }
 
     async fn serve(self, state_dir: PathBuf, told: mpsc::Receiver<Told>) {
-        let Self { journal, control, http, metrics, guard } = self;
+        let Self { journal, control, http, kubernetes, metrics, guard } = self;
         let events = control::events();
         let (pulse, pulses) = mpsc::channel(4);
         let journal_dir = state_dir.clone();
@@ -106,7 +108,7 @@ impl Edges {
                 }
             });
         }
-        write(journal, told, pulses, &metrics, &events).await;
+        write(journal, told, pulses, &metrics, &events, kubernetes.as_ref()).await;
     }
 }
 
@@ -117,6 +119,7 @@ async fn write(
     mut pulses: mpsc::Receiver<oneshot::Sender<()>>,
     metrics: &Metrics,
     events: &Events,
+    kubernetes: Option<&Kubernetes>,
 ) {
     let mut failing = false;
     let mut log = Log::default();
@@ -128,8 +131,12 @@ async fn write(
                     if again { metrics.record_again(&record) } else { metrics.record(&record) }
                     metrics.add_lost("journal", journal.append(&record));
                     log.line(&record);
+                    let record = Arc::new(record);
+                    if let Some(kubernetes) = kubernetes {
+                        kubernetes.tell(&record);
+                    }
                     // An error means that nobody follows.
-                    let _ = events.send(Arc::new(record));
+                    let _ = events.send(record);
                 }
                 None => break,
             },

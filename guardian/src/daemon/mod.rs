@@ -27,7 +27,9 @@ use anyhow::Context as _;
 
 use crate::{
     config::{Config, Overrides},
-    surface::{ask::Asker, control::Control, http::Http, journal::Journal, metrics::Metrics},
+    surface::{
+        ask::Asker, control::Control, http::Http, journal::Journal, kubernetes::Kubernetes, metrics::Metrics,
+    },
 };
 
 /// What the command line decides beyond the configuration.
@@ -54,8 +56,13 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
     let commit = option_env!("ROUTE_GUARDIAN_COMMIT").unwrap_or("unknown");
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), commit).context("cannot set up the metrics")?;
 
+    if let Some(beyond) = config.beyond_this_build() {
+        log::warn!("{beyond}");
+    }
     let (asker, asks) = Asker::channel();
-    let edges = edges::Edges { journal, control, http, metrics: metrics.clone(), guard: asker };
+    let kubernetes = Kubernetes::start(&config.kubernetes, metrics.clone(), asker.clone())
+        .context("cannot start the thread that tells Kubernetes")?;
+    let edges = edges::Edges { journal, control, http, kubernetes, metrics: metrics.clone(), guard: asker };
     let (told, edges) = edges.start(config.state.dir.clone()).context("cannot start the edges thread")?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -6,6 +6,11 @@ pub mod control;
 pub mod http;
 pub mod incident;
 pub mod journal;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+#[cfg(not(feature = "kubernetes"))]
+#[path = "without_kubernetes.rs"]
+pub mod kubernetes;
 mod listener;
 pub mod metrics;
 pub mod openmetrics;

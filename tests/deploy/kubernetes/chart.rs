@@ -25,6 +25,8 @@ fn values_that_mean_nothing_are_refused() -> Result<()> {
         ("security.privileged=\"yes\"", "/security/privileged"),
         ("security.extraCapabilities=[\"CAP_SYS_RESOURCE\"]", "/security/extraCapabilities/0"),
         ("http.listen=\"0.0.0.0\"", "/http/listen"),
+        ("config.kubernetes.event=true", "event"),
+        ("config.kubernetes={\"server\":\"10.0.0.1\"}", "/config/kubernetes/server"),
         ("image.tag=1", "/image/tag"),
         ("maxUnavailable=0", "/maxUnavailable"),
         ("tolerations=[{\"operator\":\"Exist\"}]", "/tolerations/0/operator"),

@@ -16,6 +16,7 @@ const EVERYTHING: &[&str] = &[
     r#"config.restore={"settle":"3s","on_start":"restore"}"#,
     r#"config.damping={"burst":7,"initial":"2s","max":"10m"}"#,
     r#"config.state={"journal_max":"16MiB"}"#,
+    r#"config.kubernetes={"events":true,"node_condition":true,"node":"node-7","server":"https://10.0.0.1:6443"}"#,
 ];
 
 /// What the guardian says of a configuration: its effective one, or why it is refused.
@@ -92,6 +93,10 @@ fn every_key_of_the_chart_reaches_the_guardian() -> Result<()> {
         ("/damping/initial", "\"2s\""),
         ("/damping/max", "\"10m\""),
         ("/state/journal_max", "\"16MiB\""),
+        ("/kubernetes/events", "true"),
+        ("/kubernetes/node_condition", "true"),
+        ("/kubernetes/node", "\"node-7\""),
+        ("/kubernetes/server", "\"https://10.0.0.1:6443\""),
     ] {
         assert_eq!(shown.pointer(path).map(ToString::to_string).as_deref(), Some(wanted), "{path}");
     }

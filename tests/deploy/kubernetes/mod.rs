@@ -6,6 +6,7 @@ mod config;
 mod policy;
 mod same;
 mod schema;
+mod told;
 
 use std::{
     ffi::OsStr,
@@ -34,6 +35,7 @@ struct Variant {
 
 const MONITORED: &str = "podMonitor.enabled=true";
 const LEAST: &str = "security.privileged=false";
+const CONDITION: &str = "config.kubernetes.node_condition=true";
 const USED: &[&str] = &["BPF", "NET_ADMIN", "PERFMON", "SYS_PTRACE"];
 
 const VARIANTS: &[Variant] = &[
@@ -46,6 +48,13 @@ const VARIANTS: &[Variant] = &[
         capabilities: &[],
     },
     Variant {
+        overlay: "privileged",
+        components: &["without-events"],
+        values: &["config.kubernetes.events=false"],
+        kubernetes: 28..,
+        capabilities: &[],
+    },
+    Variant {
         overlay: "least-privilege",
         components: &[],
         values: &[LEAST],
@@ -54,8 +63,8 @@ const VARIANTS: &[Variant] = &[
     },
     Variant {
         overlay: "least-privilege",
-        components: &["pod-monitor"],
-        values: &[LEAST, MONITORED],
+        components: &["pod-monitor", "node-condition"],
+        values: &[LEAST, MONITORED, CONDITION],
         kubernetes: 30..,
         capabilities: USED,
     },
@@ -72,6 +81,16 @@ impl Variant {
     /// Whether it holds what a release before Kubernetes 1.30 has to have in place of what later ones have.
     fn is_for_old(&self) -> bool {
         self.components.contains(&"before-kubernetes-1.30")
+    }
+
+    /// Whether it tells Kubernetes of Events.
+    fn has_events(&self) -> bool {
+        !self.components.contains(&"without-events")
+    }
+
+    /// Whether it keeps a condition of the Node.
+    fn has_condition(&self) -> bool {
+        self.components.contains(&"node-condition")
     }
 
     /// What kubectl makes of the overlay with its components.

@@ -23,7 +23,6 @@ fn fixed() -> Vec<(String, Value)> {
         (pod("/hostIPC"), Value::Null),
         (pod("/dnsPolicy"), json!("Default")),
         (pod("/enableServiceLinks"), json!(false)),
-        (pod("/automountServiceAccountToken"), json!(false)),
         (pod("/priorityClassName"), json!("system-node-critical")),
         (pod("/nodeSelector"), json!({"kubernetes.io/os": "linux"})),
         (pod("/tolerations"), json!([{"operator": "Exists"}])),
@@ -105,12 +104,40 @@ fn nothing_hangs_on_the_cluster() -> Result<()> {
     for each in every() {
         let (variant, objects) = each?;
         let mut kinds: BTreeSet<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
-        // Of the chart's namespace helm takes care. No Service, no webhook, no RBAC: that is all there is.
+        // Of the chart's namespace helm takes care. No Service, no webhook: that is all there is.
         kinds.remove("Namespace");
         let monitored = variant.components.contains(&"pod-monitor");
         let wanted = ["ConfigMap", "DaemonSet", "ServiceAccount"].into_iter();
-        let wanted: BTreeSet<&str> = wanted.chain(monitored.then_some("PodMonitor")).collect();
+        let events = variant.has_events().then_some(["Role", "RoleBinding"]);
+        let condition = variant.has_condition().then_some(["ClusterRole", "ClusterRoleBinding"]);
+        let rights = events.into_iter().chain(condition).flatten();
+        let wanted: BTreeSet<&str> = wanted.chain(monitored.then_some("PodMonitor")).chain(rights).collect();
         assert_eq!(kinds, wanted, "{variant:?}");
+    }
+    Ok(())
+}
+
+/// It has a token where it tells Kubernetes something, and may do with it what that takes.
+#[test]
+fn the_token_is_for_what_is_told() -> Result<()> {
+    for each in every() {
+        let (variant, objects) = each?;
+        let pod = only(&objects, "DaemonSet")?.pointer(POD).context("no pod")?;
+        assert_eq!(pod["automountServiceAccountToken"], variant.has_events(), "{variant:?}");
+        let account = only(&objects, "ServiceAccount")?;
+        assert_eq!(account["automountServiceAccountToken"], false, "{variant:?}");
+        let env = pod["containers"][0]["env"].as_array().context("no environment")?;
+        let node = env.iter().find(|variable| variable["name"] == "NODE_NAME").context("no NODE_NAME")?;
+        assert_eq!(node["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName", "{variant:?}");
+
+        let mut wanted = BTreeSet::new();
+        if variant.has_events() {
+            wanted.extend(["create default/events", "patch default/events"].map(str::to_owned));
+        }
+        if variant.has_condition() {
+            wanted.extend(["get nodes", "patch nodes/status"].map(str::to_owned));
+        }
+        assert_eq!(super::told::pod::rights(&objects)?, wanted, "{variant:?}");
     }
     Ok(())
 }

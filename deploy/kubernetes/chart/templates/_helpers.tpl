@@ -39,6 +39,11 @@ before tables, since what follows a table's name is in it. */}}
 {{- if .Values.podMonitor.enabled }}node{{ else }}{{ .Values.http.listen }}{{ end }}
 {{- end }}
 
+{{/* "yes" where Kubernetes is told anything: that takes a token. */}}
+{{- define "route-guardian.tells" -}}
+{{- with .Values.config.kubernetes }}{{ if or .events .node_condition }}yes{{ end }}{{ end }}
+{{- end }}
+
 {{/* Without a host a probe goes to the pod's address, which is the node's. */}}
 {{- define "route-guardian.probe" -}}
 httpGet:

@@ -1,0 +1,8 @@
+//! What Kubernetes is told: the real guardian in a network namespace, and a stand-in for the API server.
+
+mod api_server;
+mod away;
+mod condition;
+mod events;
+pub mod pod;
+mod schemas;
