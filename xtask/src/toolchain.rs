@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The oldest release that compiles this workspace.
-const OLDEST: u32 = 88;
+const OLDEST: u32 = 89;
 
 /// A compiler with its standard library's sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
