@@ -119,19 +119,23 @@ fn restores_are_as_fast_and_nothing_piles_up_while_it_is_away() -> Result<()> {
     println!("{FLOOD} changes while it hangs: {more} KiB more");
     ensure!(more < 12 * 1024, "{FLOOD} changes take {more} KiB");
 
-    // All that happened meanwhile is told by the count of one Event.
+    // All that happened meanwhile is told by the count of one Event, but for what came faster than the queue was emptied:
+    // that is counted.
     api.set_mood(Mood::Serving);
-    let all = 5 * u64::from(ROUTES) * TIMES as u64 + u64::from(FLOOD);
     let log = || guardian.log();
-    wait_for("the whole count", Duration::from_secs(90), || {
-        Ok(api.events().iter().filter_map(|event| event["count"].as_u64()).sum::<u64>() == all)
+    let told = || api.events().iter().filter_map(|event| event["count"].as_u64()).sum::<u64>();
+    let mut said = String::new();
+    wait_for("a count that is whole", Duration::from_secs(90), || {
+        let changes = guardian.metrics()?.sum("deletions_total", &[]).context("no such series")? as u64;
+        let counted = became(&guardian, "created")? + became(&guardian, "updated")?;
+        let dropped = became(&guardian, "dropped")?;
+        said = format!("{changes} changes, {} told, {counted} counted as told, {dropped} as dropped", told());
+        Ok(changes >= u64::from(FLOOD) && told() == counted && counted + dropped == changes)
     })
-    .with_context(|| format!("{all} changes; there are {:?}\n{}", api.events(), log()))?;
-    assert_eq!(became(&guardian, "created")? + became(&guardian, "updated")?, all);
-    assert_eq!(
-        became(&guardian, "dropped")? + became(&guardian, "limited")? + became(&guardian, "refused")?,
-        0
-    );
+    .with_context(|| format!("{said}\n{}", log()))?;
+    println!("{said}");
+    ensure!(became(&guardian, "dropped")? < u64::from(FLOOD) / 10, "{said}");
+    assert_eq!(became(&guardian, "limited")? + became(&guardian, "refused")?, 0);
     ensure!(log().matches("Kubernetes cannot be told of Events").count() < 4, "{}", log());
     Ok(())
 }
