@@ -94,6 +94,13 @@ fn it_is_set_and_cleared_and_no_other_is_touched() -> Result<()> {
     let patches = |api: &ApiServer| api.requests().iter().filter(|r| r.right == "patch nodes/status").count();
     assert_eq!(patches(&api), 3, "{:?}", api.requests());
 
+    // All that was granted is used: what was held and is back is told by the count of an Event.
+    wait_for("a use of every right", LIMIT, || {
+        let used: BTreeSet<String> = api.requests().into_iter().map(|request| request.right).collect();
+        Ok(used == granted)
+    })
+    .with_context(|| format!("{granted:?} are granted; {:?} came", api.requests()))?;
+
     // Who comes after it sees how it is, and makes no transition of that.
     ensure!(guardian.stop()?.success(), "it ended badly");
     let _next = pod::launch(&lab, &api, BOTH)?.named("second", 10954).start()?;
@@ -104,13 +111,6 @@ fn it_is_set_and_cleared_and_no_other_is_touched() -> Result<()> {
         (&json!("False"), &again["lastTransitionTime"])
     );
     ensure!(after["lastHeartbeatTime"].as_str() > again["lastHeartbeatTime"].as_str(), "{after}");
-
-    // All that was granted is used: what was held and is back is told by the count of an Event.
-    wait_for("a use of every right", LIMIT, || {
-        let used: BTreeSet<String> = api.requests().into_iter().map(|request| request.right).collect();
-        Ok(used == granted)
-    })
-    .with_context(|| format!("{granted:?} are granted; {:?} came", api.requests()))?;
     Ok(())
 }
 

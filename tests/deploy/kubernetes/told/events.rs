@@ -150,7 +150,7 @@ fn more_different_ones_than_the_budget_has_are_counted() -> Result<()> {
         run(Command::new(&other).args(["route", "del", "10.244.2.0/24"]))?;
         wait_for("the route", SOON, || lab.shows("route show 10.244.2.0/24"))?;
     }
-    wait_for("the budget's Events", SOON, || Ok(became(&guardian, "created")? >= 25))?;
+    wait_for("the budget's Events", Duration::from_secs(60), || Ok(became(&guardian, "created")? >= 25))?;
     assert_eq!((became(&guardian, "created")?, became(&guardian, "limited")?), (25, 5));
     assert_eq!(api.events().len(), 25);
     Ok(())
