@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Lab, NODE, Pod, Tethered, binary, tethered, wait_for};
+use crate::{Lab, NODE, Pod, Tethered, binary, slowness, tethered, wait_for};
 
 /// What it needs around it, in a mount namespace of its own: its state, its configuration, and a sysfs of
 /// this network namespace that is writable (it takes a read-only one for a container, and then configures
@@ -156,7 +156,7 @@ impl<'lab> Networkd<'lab> {
         Ok(())
     }
 
-    /// Waits until it has had nothing to say for so long.
+    /// Waits until it has had nothing to say for so long, on a machine that is not slow.
     pub fn quiet(&self, long: Duration) -> Result<()> {
         let (mut said, mut since) = (self.log().len(), Instant::now());
         wait_for("systemd-networkd to be done", Duration::from_secs(30), || {
@@ -164,7 +164,7 @@ impl<'lab> Networkd<'lab> {
             if now != said {
                 (said, since) = (now, Instant::now());
             }
-            Ok(since.elapsed() >= long)
+            Ok(since.elapsed() >= long * slowness())
         })
     }
 

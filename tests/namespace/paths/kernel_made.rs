@@ -165,10 +165,11 @@ fn row_28_ip_tuntap_del() -> Result<()> {
 #[test]
 fn row_29_addresses_that_run_out() -> Result<()> {
     let node = Lab::guarded()?;
-    node.lab.batch(
-        "addr add 10.96.0.99/32 dev kube-dummy-if valid_lft 2 preferred_lft 2\n\
-         addr add fd00:96::99/128 dev kube-dummy-if valid_lft 2 preferred_lft 2\n",
-    )?;
+    let seconds = 2 * lab::slowness();
+    let life = format!("valid_lft {seconds} preferred_lft {seconds}");
+    node.lab.batch(&format!(
+        "addr add 10.96.0.99/32 dev kube-dummy-if {life}\naddr add fd00:96::99/128 dev kube-dummy-if {life}\n"
+    ))?;
     let guardian = patient(&node.lab)?;
     let there = || -> Result<bool> {
         Ok(node.lab.shows("addr show to 10.96.0.99")? || node.lab.shows("-6 addr show to fd00:96::99")?)

@@ -55,6 +55,7 @@ const PROGRAMS: &[&str] = &[
     "nsenter",
     "perl",
     "pgrep",
+    "pivot_root",
     "pkill",
     "printf",
     "ps",
@@ -62,6 +63,7 @@ const PROGRAMS: &[&str] = &[
     "readlink",
     "rm",
     "rmdir",
+    "run-parts",
     "sed",
     "seq",
     "setpriv",
@@ -157,9 +159,18 @@ pub(super) const MODULES: &[&str] = &[
 /// Writes the initramfs of a guest.
 pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
     let mut archive = Archive::new(BufWriter::new(File::create(to)?));
-    for folder in
-        ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/lib", "/var/log", "/root", "/etc/systemd/network"]
-    {
+    for folder in [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/run",
+        "/tmp",
+        "/mnt",
+        "/var/lib",
+        "/var/log",
+        "/root",
+        "/etc/systemd/network",
+    ] {
         archive.folder(Path::new(folder))?;
     }
     archive.device(Path::new("/dev/console"), 5, 1)?;
