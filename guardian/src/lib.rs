@@ -5,6 +5,7 @@
 //! `surface` < `daemon` < `cli`.
 
 pub mod attribution;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod core;

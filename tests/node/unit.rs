@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use lab::wait_for;
 
-use crate::rig::{Rig, SLOW, Setup, ask, guardian, ip, run, state, systemctl};
+use crate::rig::{Rig, SLOW, Setup, guardian, guards, ip, run, state, systemctl};
 
 const CONFIG: &str = "/etc/route-guardian/config.toml";
 const DROP_IN: &str = "/run/systemd/system/route-guardian.service.d";
@@ -80,11 +80,11 @@ fn its_life() -> Result<()> {
 
     run("kill", &format!("-KILL {pid}"))?;
     let pid = another(&pid)?;
-    wait_for("the guardian", SLOW, || Ok(ask("status")?.contains("Protected:")))?;
+    guards()?;
     restores()?;
     run("kill", &format!("-STOP {pid}"))?;
     another(&pid)?;
-    wait_for("the guardian", SLOW, || Ok(ask("status")?.contains("Protected:")))?;
+    guards()?;
     assert_eq!(property("route-guardian", "NRestarts")?, "2", "killed, and hung: the watchdog");
     restores()?;
 

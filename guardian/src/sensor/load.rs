@@ -13,7 +13,7 @@ use route_guardian_ebpf::{
     Whoami, Words,
 };
 
-use crate::procfs;
+use crate::{causes, procfs};
 
 use super::{
     Options, SensorError, SensorStatus, fib, lookups,
@@ -310,16 +310,7 @@ pub fn logger(ebpf: &mut Ebpf) -> Option<Logger> {
 
 /// An error with all its causes in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
+    let text = causes::chain(error);
     // What a verifier that was never asked has said, and the same error once more.
     match text.split_once(". Verifier output: : ") {
         Some((said, _)) => said.to_owned(),

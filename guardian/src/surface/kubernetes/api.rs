@@ -1,6 +1,6 @@
 //! The requests to the API server.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -18,6 +18,7 @@ use super::{
     condition::{self, Known},
     outbox::{Told, Trouble, Write},
 };
+use crate::causes::chain;
 
 /// Who reports it.
 const COMPONENT: &str = "route-guardian";
@@ -182,18 +183,4 @@ fn event(node: &str, told: Told) -> Result<Event, Trouble> {
         reporting_instance: Some(node.into()),
         ..Event::default()
     })
-}
-
-/// An error with all that led to it. Some have the text of what is below them in their own.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        below = error.source();
-    }
-    text
 }
