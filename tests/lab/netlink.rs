@@ -161,10 +161,22 @@ impl Client {
 
     /// Waits for one datagram; for ten seconds, no longer.
     pub fn receive(&mut self) -> io::Result<&[u8]> {
-        // SAFETY: the pointer and the length describe the buffer, which nobody else touches meanwhile.
-        let len =
-            unsafe { libc::recv(self.fd.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), 0) };
-        usize::try_from(len).map(|len| &self.buffer[..len]).map_err(|_| io::Error::last_os_error())
+        loop {
+            // SAFETY: the pointer and the length describe the buffer, which nobody else touches meanwhile.
+            let len = unsafe {
+                libc::recv(self.fd.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), 0)
+            };
+            match usize::try_from(len) {
+                Ok(len) => return Ok(&self.buffer[..len]),
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    // A receive with a time limit is not taken up again after a stop or a freeze (`signal(7)`).
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
     /// Sends a request and waits for the kernel's acknowledgement.

@@ -42,7 +42,9 @@ impl Manager {
                     let text = std::str::from_utf8(&message[..length])?;
                     return Ok(Some((text.lines().map(Into::into).collect(), Instant::now())));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A receive with a time limit is not taken up again after a stop or a freeze (`signal(7)`).
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -213,9 +215,14 @@ fn without_a_watchdog_of_its_own_it_does_not_wake_up() -> Result<()> {
     let guardian = manager.start(&lab, &format!("WATCHDOG_PID=1 WATCHDOG_USEC={}", LIMIT.as_micros()))?;
     manager.hears_ready(FINE)?;
     assert!(manager.next(LIMIT * 2)?.is_none());
-    // What is left of the start is over by now.
-    let before = guardian.switches()?;
-    assert!(manager.next(LIMIT * 2)?.is_none());
-    assert_eq!(guardian.switches()?, before, "context switches while nothing changed");
+    // What is left of the start is over by now. Who stops and continues the whole machine wakes everybody; what
+    // the guardian does by itself would show in every span.
+    let mut woken = Vec::new();
+    for _ in 0..3 {
+        let before = guardian.switches()?;
+        assert!(manager.next(LIMIT * 2)?.is_none());
+        woken.push(guardian.switches()? - before);
+    }
+    ensure!(woken.contains(&0), "context switches while nothing changed: {woken:?}");
     Ok(())
 }

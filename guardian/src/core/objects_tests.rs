@@ -1,6 +1,6 @@
 //! Links, addresses, rules and nexthop objects, told one by one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Core, Dump, Input, Settings,
@@ -10,7 +10,7 @@ use super::{
     testing::{address, gone, link, route, set},
 };
 use crate::model::{
-    Attribute, Key, Link, Mode, Nexthop, Object, Port, Stamp,
+    Actor, Attribute, Key, Link, Mode, Nexthop, Object, Port, Stamp,
     nexthop::nha,
     record::{Cause, Change, Outcome, Verdict},
     route::rt,
@@ -64,6 +64,29 @@ fn the_route_of_a_group_of_one_goes_with_its_last_member() {
     }
     let told = stage.reports.iter().find(|report| report.object.route().is_some()).expect("the route");
     assert_eq!((told.cause, told.verdict), (Cause::NexthopRemoved, Verdict::Foreign), "{told:?}");
+}
+
+/// Where hooks see a route fall, they tell of it before the kernel says that the carrier is gone, and the nexthop object
+/// that took the route along goes without a word.
+#[test]
+fn a_route_that_was_seen_to_fall_gets_its_cause_when_that_is_known() {
+    let eighteen = Nexthop { id: 18, family: 2, protocol: 17, flags: 0, oif: TUN, attributes: vec![] };
+    let mut by_nexthop = route("10.244.8.0/24", TUN);
+    by_nexthop.attributes = vec![Attribute { kind: rt::RTA_NH_ID, value: 18u32.to_ne_bytes().into() }];
+    let running = |flags| Link { flags, ..link(TUN, "tun-a") };
+    let rest = |flags| node().into_iter().filter(|o| o.key() != Key::Link(TUN)).chain([running(flags).into()]);
+    let objects = rest(0x1_0041).chain([eighteen.into(), by_nexthop.clone().into()]).collect::<Vec<_>>();
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let worker = Arc::new(Actor::Kernel { what: "kworker/0:1".into() });
+    stage.tell(gone(by_nexthop), &worker, Verdict::Kernel);
+    stage.tell(set(running(1)), &worker, Verdict::Kernel);
+    stage.dump(rest(1).collect());
+    for _ in 0..3 {
+        stage.write();
+    }
+    let told: Vec<_> = stage.reports.iter().map(|r| (r.object.key().is_route(), r.cause, r.outcome)).collect();
+    assert!(told.contains(&(true, Cause::NexthopRemoved, Outcome::Restored)), "{told:?}");
+    assert!(told.contains(&(false, Cause::LinkDown, Outcome::Restored)), "{told:?}");
 }
 
 #[test]

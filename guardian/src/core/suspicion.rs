@@ -94,6 +94,18 @@ impl Suspicion {
         self.who.verdict == Verdict::Owner && certain
     }
 
+    /// Tells a loss of the same actor why it happened, if it is known by a lesser cause only: what the hooks see fall is
+    /// told before its cause is.
+    fn explain(&self, loss: &mut Loss) {
+        if loss.actor == self.who.actor
+            && outranks(self.cause, loss.cause)
+            && (loss.silent || follows(&self.subject, loss, &self.who))
+        {
+            loss.cause = self.cause;
+            loss.origin = loss.origin.take().or_else(|| self.who.origin.clone());
+        }
+    }
+
     /// Whether it is about this very key.
     pub fn is_of(&self, key: Key) -> bool {
         self.subject == Subject::Key(key)
@@ -103,7 +115,7 @@ impl Suspicion {
 /// Whether a cause explains another: addresses go with their link, in the same request.
 fn outranks(cause: Cause, known: Cause) -> bool {
     match known {
-        Cause::Request => true,
+        Cause::Request | Cause::Kernel => true,
         Cause::AddressRemoved => matches!(cause, Cause::LinkDown | Cause::LinkRemoved),
         Cause::LinkDown => cause == Cause::LinkRemoved,
         _ => false,
@@ -138,21 +150,14 @@ fn explanation<'a>(suspicions: &'a [Suspicion], missing: &Object) -> Option<&'a 
 impl Core {
     /// Remembers an announced change and asks for a dump, if anything guarded may have gone with it.
     pub(super) fn suspect(&mut self, subject: Subject, cause: Cause, who: &Who) {
-        // What is missing already because of an explicit message of the same request gets its true cause.
+        let suspicion = Suspicion::new(subject, cause, who);
         let mut concerned = false;
         for entry in self.rib.iter_mut() {
             if !entry.desired.iter().any(|object| subject.concerns(object)) {
                 continue;
             }
             match entry.loss.as_mut() {
-                Some(loss)
-                    if loss.actor == who.actor
-                        && outranks(cause, loss.cause)
-                        && (loss.silent || follows(&subject, loss, who)) =>
-                {
-                    loss.cause = cause;
-                }
-                Some(_) => {}
+                Some(loss) => suspicion.explain(loss),
                 None => concerned = true,
             }
         }
@@ -160,7 +165,7 @@ impl Core {
             if self.suspicions.len() >= CAPACITY {
                 self.suspicions.remove(0);
             }
-            self.suspicions.push(Suspicion::new(subject, cause, who));
+            self.suspicions.push(suspicion);
             self.reread(Reason::Silent);
         }
     }
@@ -341,6 +346,13 @@ impl Core {
             self.resolve(key, Outcome::AlreadyPresent, ended);
             self.settle_accounts(key);
             return;
+        }
+        if let Some(loss) = entry.loss.as_deref_mut() {
+            for suspicion in &*suspicions {
+                if suspicion.subject.concerns(&loss.object) {
+                    suspicion.explain(loss);
+                }
+            }
         }
         match entry.loss.as_deref().map(|loss| loss.phase) {
             Some(Phase::Contested) => self.set_phase(key, Phase::Ready),

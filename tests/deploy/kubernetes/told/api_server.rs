@@ -238,9 +238,15 @@ impl Connection {
             match from.read(&mut bytes[there..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(more) => there += more,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                // Interrupted: a receive with a time limit is not taken up again after a freeze (`signal(7)`).
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) =>
+                {
                     if self.end.load(Ordering::Relaxed) {
-                        return Err(ErrorKind::Interrupted.into());
+                        return Err(ErrorKind::ConnectionAborted.into());
                     }
                 }
                 Err(error) => return Err(error),
