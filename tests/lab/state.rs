@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::{Lab, wait_for};
@@ -197,14 +197,15 @@ impl Lab {
     /// Waits until the kernel has done what it does for links that have their carrier, a moment later: IPv6 makes
     /// them a multicast route.
     pub fn settle(&self) -> Result<()> {
-        wait_for("links to be ready", Duration::from_secs(5), || {
-            let ready = self.ip("-6 route show table local type multicast")?;
-            let links = list(self.ip_json("link")?);
-            Ok(links
-                .iter()
-                .filter(|link| runs(link))
-                .all(|link| ready.split(' ').any(|word| word == text(link, "ifname"))))
-        })
+        let mut unready = Vec::new();
+        let waited = wait_for("links to be ready", Duration::from_secs(5), || {
+            let routes = self.ip("-6 route show table local type multicast")?;
+            let ready: Vec<&str> = routes.split(' ').collect();
+            unready = list(self.ip_json("link")?).into_iter().filter(runs).collect();
+            unready.retain(|link| !ready.contains(&&*text(link, "ifname")));
+            Ok(unready.is_empty())
+        });
+        waited.with_context(|| format!("IPv6 has no multicast route for {unready:?}"))
     }
 
     /// How this namespace differs from what it was; empty if it does not. See [`State::diff`].
@@ -233,10 +234,12 @@ impl Lab {
     }
 }
 
-/// Whether a link is up, has its carrier, and is none of those that IPv6 has no routes for.
+/// Whether a link is up, has its carrier, and is none of those that IPv6 has no routes for: among these is the fallback
+/// device of sit (`addrconf_sit_config` in `net/ipv6/addrconf.c`).
 fn runs(link: &Value) -> bool {
     let has = |flag: &str| link["flags"].as_array().is_some_and(|flags| flags.iter().any(|f| f == flag));
-    has("UP") && has("LOWER_UP") && !has("LOOPBACK")
+    let has_no_routes = has("LOOPBACK") || (text(link, "link_type") == "sit" && !has("POINTOPOINT"));
+    has("UP") && has("LOWER_UP") && !has_no_routes
 }
 
 fn list(value: Value) -> Vec<Value> {

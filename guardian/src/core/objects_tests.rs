@@ -74,7 +74,8 @@ fn a_route_that_was_seen_to_fall_gets_its_cause_when_that_is_known() {
     let mut by_nexthop = route("10.244.8.0/24", TUN);
     by_nexthop.attributes = vec![Attribute { kind: rt::RTA_NH_ID, value: 18u32.to_ne_bytes().into() }];
     let running = |flags| Link { flags, ..link(TUN, "tun-a") };
-    let rest = |flags| node().into_iter().filter(|o| o.key() != Key::Link(TUN)).chain([running(flags).into()]);
+    let rest =
+        |flags| node().into_iter().filter(|o| o.key() != Key::Link(TUN)).chain([running(flags).into()]);
     let objects = rest(0x1_0041).chain([eighteen.into(), by_nexthop.clone().into()]).collect::<Vec<_>>();
     let mut stage = Stage::new(Settings::default(), &objects);
     let worker = Arc::new(Actor::Kernel { what: "kworker/0:1".into() });
@@ -84,7 +85,8 @@ fn a_route_that_was_seen_to_fall_gets_its_cause_when_that_is_known() {
     for _ in 0..3 {
         stage.write();
     }
-    let told: Vec<_> = stage.reports.iter().map(|r| (r.object.key().is_route(), r.cause, r.outcome)).collect();
+    let told: Vec<_> =
+        stage.reports.iter().map(|r| (r.object.key().is_route(), r.cause, r.outcome)).collect();
     assert!(told.contains(&(true, Cause::NexthopRemoved, Outcome::Restored)), "{told:?}");
     assert!(told.contains(&(false, Cause::LinkDown, Outcome::Restored)), "{told:?}");
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use lab::Lab;
 
 use super::{
@@ -14,14 +14,29 @@ use super::{
     monitoring::{Monitoring, query},
 };
 
-/// What it may take where everything happens each second: a scrape, an evaluation and a notification are three, and the
-/// rest is for a machine that has many other things to do. On an idle one it is one to two seconds.
-const BOUND: Duration = Duration::from_secs(15);
+/// What it may take where everything happens each second: a scrape, an evaluation and a notification are three.
+const BOUND: Duration = Duration::from_secs(5);
 /// After which nobody waits any longer.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A machine on which many other things run may be slow once; not so often.
+const TURNS: usize = 3;
 
 #[test]
-fn a_deletion_is_told_to_a_webhook_and_shown_on_every_panel() -> Result<()> {
+fn a_deletion_is_told_to_a_webhook_in_seconds_and_shown_on_every_panel() -> Result<()> {
+    let mut took = Vec::new();
+    while took.len() < TURNS {
+        let this = from_the_deletion_to_the_webhook()?;
+        println!("from the deletion to the webhook: {:.2} s", this.as_secs_f64());
+        if this < BOUND {
+            return Ok(());
+        }
+        took.push(this);
+    }
+    bail!("never within {BOUND:?}: {took:?}")
+}
+
+/// How long it takes until a webhook is told, with all that has to be right about that.
+fn from_the_deletion_to_the_webhook() -> Result<Duration> {
     let lab = Lab::node()?;
     let guardian = lab.guardian().start()?;
     let monitoring = Monitoring::start(&lab)?;
@@ -38,8 +53,6 @@ fn a_deletion_is_told_to_a_webhook_and_shown_on_every_panel() -> Result<()> {
         alert["labels"]["alertname"] == "RouteGuardianObjectDeleted"
     })?;
     let took = begin.elapsed();
-    println!("from the deletion to the webhook: {:.2} s", took.as_secs_f64());
-    ensure!(took < BOUND, "it took {took:?}, and not less than {BOUND:?}\n{}", monitoring.logs());
     for (label, expected) in [
         ("instance", "127.0.0.1"),
         ("job", "route-guardian"),
@@ -61,5 +74,5 @@ fn a_deletion_is_told_to_a_webhook_and_shown_on_every_panel() -> Result<()> {
         let shows = answer["result"].as_array().is_some_and(|series| !series.is_empty());
         ensure!(shows, "the dashboard shows nothing of: {expr}");
     }
-    Ok(())
+    Ok(took)
 }

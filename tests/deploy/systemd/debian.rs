@@ -14,7 +14,7 @@ use lab::Tethered;
 use crate::{run, said, top};
 
 /// Packages beyond those that every Debian has.
-const INCLUDED: &str = "systemd-sysv,iproute2";
+const INCLUDED: &str = "systemd-sysv,iproute2,rpm";
 
 /// Two tests must not make the archive of it at once.
 static MAKING: Mutex<()> = Mutex::new(());

@@ -5,6 +5,7 @@ mod booted;
 mod debian;
 mod files;
 mod life;
+mod rpm;
 mod unit;
 
 use std::{fs, path::PathBuf};

@@ -40,12 +40,14 @@ pub enum Mood {
     Refusing(u16),
     /// It takes connections and requests, and never answers.
     Hanging,
+    /// It takes connections, and does not even begin with TLS.
+    Silent,
 }
 
 /// A request that came.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What RBAC calls it, such as `create default/events`.
+    /// What RBAC calls it, such as `create default/events`; `connect` for a connection on which none came.
     pub right: String,
     /// The code of the answer; 0 for none.
     pub code: u16,
@@ -199,6 +201,10 @@ impl Connection {
     fn serve(&self, stream: TcpStream, tls: Arc<ServerConfig>) -> Result<()> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(LOOK))?;
+        if lock(&self.inside).mood == Mood::Silent {
+            self.keep_waiting("connect".into(), Mood::Silent);
+            return Ok(());
+        }
         let mut stream = StreamOwned::new(ServerConnection::new(tls)?, stream);
         loop {
             let mut head = Vec::new();
@@ -227,6 +233,14 @@ impl Connection {
                 answer.len()
             )?;
             stream.flush()?;
+        }
+    }
+
+    /// Does nothing for as long as it is in this mood.
+    fn keep_waiting(&self, right: String, mood: Mood) {
+        lock(&self.inside).requests.push(Request { right, code: 0 });
+        while lock(&self.inside).mood == mood && !self.end.load(Ordering::Relaxed) {
+            thread::sleep(LOOK);
         }
     }
 
@@ -266,11 +280,8 @@ impl Connection {
     ) -> Option<(u16, Value)> {
         let right = right(method, path);
         let mood = lock(&self.inside).mood;
-        if mood == Mood::Hanging {
-            lock(&self.inside).requests.push(Request { right, code: 0 });
-            while lock(&self.inside).mood == Mood::Hanging && !self.end.load(Ordering::Relaxed) {
-                thread::sleep(LOOK);
-            }
+        if matches!(mood, Mood::Hanging | Mood::Silent) {
+            self.keep_waiting(right, mood);
             return None;
         }
         let mut inside = lock(&self.inside);

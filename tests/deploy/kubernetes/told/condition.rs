@@ -17,12 +17,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 const BOTH: &[(&str, &str)] = &[("events", "true"), ("node_condition", "true")];
 
-fn path() -> String {
+pub fn path() -> String {
     format!("/api/v1/nodes/{NODE}")
 }
 
 /// A Node as the kubelet and kube-router keep it.
-fn node() -> Value {
+pub fn node() -> Value {
     let condition = |kind: &str, status: &str| {
         json!({
             "type": kind, "status": status, "reason": "Because", "message": "so it is",

@@ -4,5 +4,6 @@ mod api_server;
 mod away;
 mod condition;
 mod events;
+mod idle;
 pub mod pod;
 mod schemas;
