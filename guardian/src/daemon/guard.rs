@@ -84,6 +84,8 @@ pub struct Start {
 /// The guard thread's state.
 pub struct Guard {
     pub(super) config: Config,
+    /// What it was started with, which some keys keep.
+    pub(super) at_start: Config,
     /// Why the file is not what is in use, where the last reload failed.
     pub(super) rejected: Option<String>,
     pub(super) options: RunOptions,
@@ -130,6 +132,7 @@ impl Guard {
             core,
             owner_watch: OwnerWatch::new(owner.clone()),
             restart,
+            at_start: config.clone(),
             config,
             rejected: None,
             options,

@@ -37,7 +37,7 @@ impl Guard {
         let config = Config::load(self.options.config_path.as_deref(), &self.options.overrides)?;
         let scope = settings::scope(&config)?;
         let owner = settings::owner(&config)?;
-        let later: Vec<&str> = keys::changed(&self.config, &config)
+        let later: Vec<&str> = keys::changed(&self.at_start, &config)
             .filter(|key| key.takes == Takes::Restart)
             .map(|key| key.name)
             .collect();
