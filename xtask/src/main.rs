@@ -74,7 +74,8 @@ enum Verb {
     },
     /// Open a shell in a network namespace with kube-router-like state
     Lab,
-    /// Run the tests that need a kernel, or a command, in virtual machines with Debian's own kernels
+    /// Run the tests that need a kernel and the scenarios of a whole node, or a command, in virtual machines with
+    /// Debian's own kernels
     Vm {
         /// The kernel's series, such as 6.1; may be given several times. Without it: 6.12 and 6.1
         #[arg(long)]
@@ -163,12 +164,16 @@ fn act(verb: Verb) -> Result<ExitCode> {
                 verify::in_guests(&guests, verify::Inside::Command(line))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            if !node {
-                verify::in_guests(&guests, verify::Inside::Tests(filter))?;
-            }
+            // What fails in the ones says nothing of the others.
+            let tests = if node { Ok(()) } else { verify::in_guests(&guests, verify::Inside::Tests(filter)) };
             if node || filter.is_empty() {
-                verify::in_guests(&guests, verify::Inside::Node(filter))?;
+                let scenarios = verify::in_guests(&guests, verify::Inside::Node(filter));
+                if let (Err(error), Err(_)) = (&tests, &scenarios) {
+                    eprintln!("error: {error:#}");
+                }
+                scenarios?;
             }
+            tests?;
         }
         Verb::Kernels { kernel } => verify::kernels(&kernel)?,
         Verb::NetlinkDelete { route } => demo::netlink_delete(&route)?,
