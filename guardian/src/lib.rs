@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod daemon;
+mod footprint;
 pub mod knowledge;
 pub mod model;
 pub mod netlink;

@@ -5,11 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::{sync::mpsc::error::TrySendError, task::spawn_blocking};
 
 use super::{clock, edges::Told, guard::Guard};
 use crate::{
     core::{Counts, Reason, Report},
+    footprint,
     model::{
         ActorClass, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
@@ -33,9 +34,14 @@ const PATIENCE: u32 = 2_000;
 /// Reports that are kept at most; a table that was flushed should not wait for its own history.
 const REPORTS: usize = 65_536;
 
+/// After so many records it is worth the while to give back what they took on their way.
+const BURST: usize = 512;
+
 /// What is put off, and until when.
 #[derive(Default)]
 pub(super) struct Later {
+    /// How many records were made since memory was given back.
+    made: usize,
     /// With the number of lookups that failed meanwhile, where they were counted.
     reports: Vec<(Report, Option<u64>)>,
     records: Option<Stamp>,
@@ -97,6 +103,10 @@ impl Guard {
             if self.cost.is_counting() {
                 self.later.gauges = Some(now.after(COST));
             }
+            if self.later.is_empty() && self.later.made >= BURST {
+                self.later.made = 0;
+                spawn_blocking(footprint::trim_heap);
+            }
         }
     }
 
@@ -115,6 +125,7 @@ impl Guard {
             let origin = report.origin.as_ref().map(|origin| self.attribution.record(origin));
             let record = self.ids.record(&report, actor, origin, failed_lookups, self.core.links());
             self.remember(&record);
+            self.later.made += 1;
             match self.told.try_send(Told { record, again: report.again }) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => self.metrics.add_lost("queue", 1),

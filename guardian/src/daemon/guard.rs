@@ -28,6 +28,7 @@ use crate::{
     attribution::{Attribution, OwnerRule, TaskFacts},
     config::Config,
     core::{Core, Dump, Effect, Input, Reason, Scope},
+    footprint,
     model::{
         Actor, Stamp,
         record::{EventRecord, Verdict},
@@ -352,6 +353,7 @@ impl Guard {
                     let objects = self.core.desired().len();
                     log::info!("first snapshot taken: {objects} objects guarded");
                     self.tell_ready(None);
+                    footprint::unmap_text();
                 }
             }
             Err(error) => {

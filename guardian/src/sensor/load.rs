@@ -13,7 +13,7 @@ use route_guardian_ebpf::{
     Whoami, Words,
 };
 
-use crate::{causes, procfs};
+use crate::{causes, footprint, procfs};
 
 use super::{
     Options, SensorError, SensorStatus, fib, lookups,
@@ -78,7 +78,7 @@ pub fn load(options: &Options) -> Result<Loaded, SensorError> {
         match attempt(options, identity, offsets.as_ref()) {
             Ok(mut loaded) => {
                 loaded.status.insert(1, identity_status(identity, &why, offsets.as_ref()));
-                release_memory();
+                footprint::trim_heap();
                 return Ok(loaded);
             }
             Err(error) => {
@@ -87,7 +87,7 @@ pub fn load(options: &Options) -> Result<Loaded, SensorError> {
             }
         }
     }
-    release_memory();
+    footprint::trim_heap();
     Err(last.unwrap_or(SensorError::Object("programs")))
 }
 
@@ -315,15 +315,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     match text.split_once(". Verifier output: : ") {
         Some((said, _)) => said.to_owned(),
         None => text,
-    }
-}
-
-/// Gives back what start-up took: reading type information leaves tens of megabytes of freed heap behind.
-fn release_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no arguments that matter; the allocator locks itself.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

@@ -304,6 +304,12 @@ fn init() -> String {
     format!(
         r#"#!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+# The root that the kernel unpacks into cannot be exchanged (pivot_root(2)), a mount upon it can.
+if [ -z "$ROOTED" ]; then
+    mount --bind / /mnt && cd /mnt && mount --move . / && ROOTED=1 exec chroot . /init
+fi
+unset ROOTED
+cd /
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -318,6 +324,8 @@ mount -t bpf bpf /sys/fs/bpf
 ln -s /proc/self/fd /dev/fd
 echo 1 >/proc/sys/kernel/panic
 echo guest >/proc/sys/kernel/hostname
+# No network namespace gets tunnels (sit0, tunl0) that nobody asked for, as without these modules.
+echo 1 >/proc/sys/net/core/fb_tunnels_only_for_init_net
 for module in {modules}; do modprobe -q $module; done
 ip link set lo up
 stty -F /dev/ttyS1 raw 2>/dev/null
