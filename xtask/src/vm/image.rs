@@ -100,6 +100,7 @@ const PROGRAMS: &[&str] = &[
     "bird",
     "keepalived",
     "dhclient",
+    "dhclient-script",
     "dnsmasq",
     "ifup",
     "ifdown",
@@ -119,6 +120,10 @@ const FILES: &[&str] = &[
     "/usr/lib/python3.11",
     "/usr/lib/x86_64-linux-gnu/perl-base",
     "/etc/NetworkManager",
+    "/etc/dhcp",
+    "/etc/network",
+    "/usr/lib/bridge-utils",
+    "/usr/lib/ifupdown",
     "/usr/lib/NetworkManager",
     "/etc/frr",
     "/usr/bin/vtysh",
@@ -174,8 +179,8 @@ pub fn write(to: &Path, kernel: &Kernel, job: &Job) -> Result<()> {
         archive.folder(Path::new(folder))?;
     }
     archive.device(Path::new("/dev/console"), 5, 1)?;
-    // Merged /usr, as on this machine.
-    for folder in ["/bin", "/sbin", "/lib", "/lib64"] {
+    // Merged /usr, and where D-Bus is looked for, as on this machine.
+    for folder in ["/bin", "/sbin", "/lib", "/lib64", "/var/run"] {
         if let Ok(target) = fs::read_link(folder) {
             archive.link(Path::new(folder), &target)?;
         }
