@@ -80,10 +80,11 @@ impl<W: Write> Archive<W> {
 
     /// What is at `from` on this machine, at `to` in the guest.
     pub fn copy_as(&mut self, from: &Path, to: &Path) -> Result<()> {
-        if self.there.contains(to) {
+        let meta = fs::symlink_metadata(from).with_context(|| format!("{} is not there", from.display()))?;
+        // A folder may be there for the sake of one file.
+        if !meta.is_dir() && self.there.contains(to) {
             return Ok(());
         }
-        let meta = fs::symlink_metadata(from).with_context(|| format!("{} is not there", from.display()))?;
         if meta.is_symlink() {
             let target = fs::read_link(from)?;
             self.link(to, &target)?;
