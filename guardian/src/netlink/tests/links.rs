@@ -57,7 +57,7 @@ const LINKS: &[&str] = &[
     "fou add port 5556 ipproto 4; link add x0 type ipip remote 10.0.0.9 local 10.0.0.1 mode any ttl 64 \
      encap fou encap-sport auto encap-dport 5556; link set x0 up",
     "link add x0 type ip6tnl remote fd00::9 local fd00::1 mode any encap gue encap-sport 7000 encap-dport 5557 \
-     encap-csum6; link set x0 up",
+     encap-udp6-csum; link set x0 up",
     "link add x0 type geneve id 5 remote 10.0.0.9",
     "link add x0 type gre remote 10.0.0.9 local 10.0.0.1 ikey 7 okey 9 csum seq",
     "link add x0 type sit remote 10.0.0.9 local 10.0.0.1 ttl 5",
