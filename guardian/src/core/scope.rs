@@ -79,9 +79,11 @@ impl Scope {
     /// Left out whatever the configuration says: routes that expire by themselves, and the IPv6 host and
     /// anycast routes that the kernel keeps for each address: they come back with the address
     /// (`addrconf_dad_work` in `net/ipv6/addrconf.c`), and their metric 0 cannot be written by anybody else
-    /// (`ip6_route_info_create`).
+    /// (`ip6_route_info_create`). What a router advertises is its own, unless its protocol is guarded by name; its
+    /// lifetime may be set after it was announced (`rt6_add_dflt_router` in `net/ipv6/route.c`; seen on Linux 6.1).
     fn covers_route(&self, route: &Route, links: &Links) -> bool {
-        if route.expires || is_address_bound(route) {
+        let is_advertised = route.protocol == rt::PROT_RA && !self.protocols.contains(&rt::PROT_RA);
+        if route.expires || is_advertised || is_address_bound(route) {
             return false;
         }
         if self.excludes_prefix(&route.key.dst) {
@@ -134,6 +136,17 @@ mod tests {
         assert!(!on("10.1.0.0/16", 1, 3, 254), "none of them");
         assert!(!on("10.9.1.0/24", 2, 17, 77), "excluded prefix");
         assert!(!on("10.1.0.0/16", 3, 17, 77), "excluded link");
+    }
+
+    /// Linux 6.1 announces it before it has set the lifetime.
+    #[test]
+    fn what_a_router_advertises_is_left_to_it_also_without_a_lifetime() {
+        let links: Links = [link(2, "tun-a")].into_iter().collect();
+        let mut r = route("::/0", 2);
+        r.protocol = rt::PROT_RA;
+        assert!(!scope().covers(&r.clone().into(), &links));
+        let asked_for = Scope { protocols: [rt::PROT_RA].into(), ..scope() };
+        assert!(asked_for.covers(&r.into(), &links));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{process::Command, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lab::{Event, Guardian, Lab, TUNNEL, wait_for};
 
 use super::{SOON, calm, named, nothing_lost, path, patient, told};
@@ -196,12 +196,19 @@ fn row_30_a_route_that_runs_out() -> Result<()> {
     not_blamed(&guardian, "route", "fd00:244:30::/64")
 }
 
+/// The advertised default route goes, and stays away.
+fn route_gone(lab: &Lab, guardian: &Guardian) -> Result<()> {
+    let shown = || lab.ip("-6 route show default");
+    wait_for("the default route to go", SOON, || Ok(shown()?.is_empty()))
+        .with_context(|| format!("{:?}\n{:?}", shown(), guardian.events()))
+}
+
 /// A router's routes are the router's: it withdraws them, in the context of whoever was running.
 #[test]
 fn row_31_a_router_withdraws_its_routes() -> Result<()> {
     let (lab, guardian) = advertised()?;
     advertise(&lab, 0)?;
-    wait_for("the default route to go", SOON, || Ok(!lab.shows("-6 route show default")?))?;
+    route_gone(&lab, &guardian)?;
     thread::sleep(Duration::from_millis(300));
     assert!(!lab.shows("-6 route show default")?, "the router's route came back without the router");
     not_blamed(&guardian, "route", "::/0")
@@ -212,7 +219,7 @@ fn row_31_a_router_withdraws_its_routes() -> Result<()> {
 fn row_32_forwarding() -> Result<()> {
     let (lab, guardian) = advertised()?;
     lab.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-    wait_for("the default route to go", SOON, || Ok(!lab.shows("-6 route show default")?))?;
+    route_gone(&lab, &guardian)?;
     thread::sleep(Duration::from_millis(300));
     assert!(!lab.shows("-6 route show default")?, "a route that expires is never restored");
     for event in guardian.events()? {
