@@ -166,15 +166,13 @@ impl Client {
             let len = unsafe {
                 libc::recv(self.fd.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), 0)
             };
-            match usize::try_from(len) {
-                Ok(len) => return Ok(&self.buffer[..len]),
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    // A receive with a time limit is not taken up again after a stop or a freeze (`signal(7)`).
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
+            if let Ok(len) = usize::try_from(len) {
+                return Ok(&self.buffer[..len]);
+            }
+            let error = io::Error::last_os_error();
+            // A receive with a time limit is not taken up again after a stop or a freeze (`signal(7)`).
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
             }
         }
     }

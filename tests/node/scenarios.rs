@@ -83,7 +83,9 @@ fn disturb(rig: &Rig, disturbances: &[Disturbance]) -> Result<Vec<Tally>> {
         thread::sleep(Duration::from_secs(2));
         let tally = stream.stop()?;
         println!("{what:?}: {tally}");
-        assert_eq!((tally.lost, tally.open), (0, 0), "{what:?}: {tally}");
+        if (tally.lost, tally.open) != (0, 0) {
+            panic!("{what:?}: {tally}\n{}\n{}", ask("status")?, ask("events -o wide")?);
+        }
         assert_eq!(state()?, before, "{what:?}");
         tallies.push(tally);
     }
