@@ -391,6 +391,19 @@ impl Guardian {
         }
         Ok(sum)
     }
+
+    /// It does not wake up while nothing changes: one of three spans has to be without a context switch. Who stops and
+    /// continues the whole machine wakes everybody; what the guardian does by itself shows in each.
+    pub fn sleeps_for(&self, span: Duration) -> Result<()> {
+        let mut woken = Vec::new();
+        while woken.len() < 3 && !woken.contains(&0) {
+            let before = self.switches()?;
+            thread::sleep(span);
+            woken.push(self.switches()? - before);
+        }
+        ensure!(woken.contains(&0), "context switches while nothing changed, in {span:?} each: {woken:?}");
+        Ok(())
+    }
 }
 
 impl Drop for Guardian {

@@ -234,12 +234,10 @@ impl Lab {
     }
 }
 
-/// Whether a link is up, has its carrier, and is none of those that IPv6 has no routes for: among these is the fallback
-/// device of sit (`addrconf_sit_config` in `net/ipv6/addrconf.c`).
+/// Whether a link is up, has its carrier, and is none of those that IPv6 has no routes for.
 fn runs(link: &Value) -> bool {
     let has = |flag: &str| link["flags"].as_array().is_some_and(|flags| flags.iter().any(|f| f == flag));
-    let has_no_routes = has("LOOPBACK") || (text(link, "link_type") == "sit" && !has("POINTOPOINT"));
-    has("UP") && has("LOWER_UP") && !has_no_routes
+    has("UP") && has("LOWER_UP") && !has("LOOPBACK")
 }
 
 fn list(value: Value) -> Vec<Value> {

@@ -164,17 +164,16 @@ fn act(verb: Verb) -> Result<ExitCode> {
                 verify::in_guests(&guests, verify::Inside::Command(line))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            // What fails in the ones says nothing of the others.
-            let tests =
-                if node { Ok(vec![]) } else { verify::in_guests(&guests, verify::Inside::Tests(filter)) };
-            if node || filter.is_empty() {
-                let scenarios = verify::in_guests(&guests, verify::Inside::Node(filter));
-                if let (Err(error), Err(_)) = (&tests, &scenarios) {
-                    eprintln!("error: {error:#}");
-                }
-                scenarios?;
+            let mut all = Vec::new();
+            if !node {
+                all.push(verify::Inside::Tests(filter));
             }
-            tests?;
+            if node || filter.is_empty() {
+                all.push(verify::Inside::Node(filter));
+            }
+            // What fails in the ones says nothing of the others.
+            let ended: Vec<_> = all.into_iter().map(|what| verify::in_guests(&guests, what)).collect();
+            ended.into_iter().collect::<Result<Vec<_>>>()?;
         }
         Verb::Kernels { kernel } => verify::kernels(&kernel)?,
         Verb::NetlinkDelete { route } => demo::netlink_delete(&route)?,

@@ -115,7 +115,9 @@ impl Suspicion {
 /// Whether a cause explains another: addresses go with their link, in the same request.
 fn outranks(cause: Cause, known: Cause) -> bool {
     match known {
-        Cause::Request | Cause::Kernel => true,
+        Cause::Request => true,
+        // What the kernel did by itself nobody asked for.
+        Cause::Kernel => cause != Cause::Request,
         Cause::AddressRemoved => matches!(cause, Cause::LinkDown | Cause::LinkRemoved),
         Cause::LinkDown => cause == Cause::LinkRemoved,
         _ => false,
@@ -443,5 +445,19 @@ impl Core {
             },
         }
         self.settle_accounts(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_did_gets_a_cause_and_is_never_called_a_request() {
+        for cause in [Cause::LinkDown, Cause::LinkRemoved, Cause::AddressRemoved, Cause::NexthopRemoved] {
+            assert!(outranks(cause, Cause::Kernel), "{cause:?}");
+            assert!(!outranks(Cause::Kernel, cause), "{cause:?}");
+        }
+        assert!(!outranks(Cause::Request, Cause::Kernel));
     }
 }

@@ -156,8 +156,8 @@ impl Debian {
 
     /// Brings a package in and installs it, with the default answer to whether a changed configuration stays.
     pub fn install(&self, package: &Path) -> Result<()> {
-        self.put("/root/package.deb", &fs::read(package)?)?;
-        self.sh("dpkg --force-confdef --install /root/package.deb && rm /root/package.deb")?;
+        self.put("/tmp/package.deb", &fs::read(package)?)?;
+        self.sh("dpkg --force-confdef --install /tmp/package.deb && rm /tmp/package.deb")?;
         Ok(())
     }
 }

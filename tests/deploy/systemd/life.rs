@@ -7,12 +7,12 @@ use anyhow::Result;
 use super::{debian::Debian, package};
 use crate::run;
 
-const CONFIG: &str = "/etc/route-guardian/config.toml";
-const ENABLED: &str = "test -L /etc/systemd/system/multi-user.target.wants/route-guardian.service";
+pub const CONFIG: &str = "/etc/route-guardian/config.toml";
+pub const ENABLED: &str = "test -L /etc/systemd/system/multi-user.target.wants/route-guardian.service";
 
-/// Every path on the disk, but for dpkg's own notes and what is a cache or a log.
-const TREE: &str = "find / -xdev \\( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /root \\) -prune \
-                    -o -print | sort";
+/// Every path on the disk, but for what packagers note and what is a cache or a log.
+pub const TREE: &str = "find / -xdev \\( -path /var/lib/dpkg -o -path /root/.rpmdb -o -path /var/log -o -path /var/cache \\) \
+                        -prune -o -print | sort";
 
 /// The package as the next release would have it: a higher version, and another configuration file.
 pub fn next(dir: &tempfile::TempDir) -> Result<PathBuf> {

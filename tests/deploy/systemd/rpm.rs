@@ -5,14 +5,12 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use super::{debian::Debian, package};
+use super::{
+    debian::Debian,
+    life::{CONFIG, ENABLED, TREE},
+    package,
+};
 use crate::{run, top};
-
-const CONFIG: &str = "/etc/route-guardian/config.toml";
-const ENABLED: &str = "test -L /etc/systemd/system/multi-user.target.wants/route-guardian.service";
-
-/// Every path on the disk, but for rpm's own notes and what is a cache or a log.
-const TREE: &str = "find / -xdev \\( -path /var/lib/rpm -o -path /var/log -o -path /var/cache -o -path /root \\) -prune -o -print | sort";
 
 /// Folders that on a Red Hat are there with the package `filesystem`, or with the shell.
 const SHARED: &[&str] = &[
@@ -67,8 +65,8 @@ fn next(dir: &tempfile::TempDir) -> Result<PathBuf> {
 impl Debian {
     /// Brings an .rpm in and installs it, or upgrades to it.
     fn rpm(&self, package: &std::path::Path) -> Result<()> {
-        self.put("/root/package.rpm", &fs::read(package)?)?;
-        self.sh("rpm --upgrade --nodeps /root/package.rpm && rm /root/package.rpm")?;
+        self.put("/tmp/package.rpm", &fs::read(package)?)?;
+        self.sh("rpm --upgrade --nodeps /tmp/package.rpm && rm /tmp/package.rpm")?;
         Ok(())
     }
 }
