@@ -159,6 +159,7 @@ mod tests {
     #[test]
     fn a_link_that_is_not_guarded_is_told_of_once_when_it_comes_and_when_it_goes() {
         let mut core = core();
+        core.step(Stamp(1), Input::Dump(Dump { started: Stamp(0), ended: Stamp(1), objects: Vec::new() }));
         let (comes, goes) =
             (Effect::Link { index: 7, outside: true }, Effect::Link { index: 7, outside: false });
         assert_eq!(set(&mut core, 7, "veth7"), [comes]);

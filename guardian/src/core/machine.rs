@@ -166,7 +166,7 @@ impl Core {
         self.rib.recount(&key);
         let Some(entry) = self.rib.get(&key) else { return };
         if entry.is_idle() {
-            self.rib.remove(&key);
+            self.rib.forget(&key);
         } else if entry.loss.is_none()
             && !entry.doubt
             && (entry.wrote.is_some() || entry.surplus.is_some() || entry.again)

@@ -187,7 +187,13 @@ impl Core {
     }
 
     fn take_gone(&mut self, now: Stamp, key: Key, object: &Object, cause: Cause, who: &Who) {
-        let Some(entry) = self.rib.get_mut(&key) else { return };
+        let Some(entry) = self.rib.get_mut(&key) else {
+            if !self.synced {
+                // The dump that is being read may have seen it; the next one tells.
+                self.keep(Suspicion::new(Subject::Key(key), cause, who));
+            }
+            return;
+        };
         if who.own && entry.wrote.is_some_and(|wrote| who.at <= wrote.done) {
             return;
         }

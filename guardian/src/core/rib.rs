@@ -24,6 +24,9 @@ const ACCOUNTS: usize = 4;
 /// any is enough to know.
 pub const BYSTANDERS: usize = 4;
 
+/// Forgotten keys that are remembered between two dumps.
+const FORGOTTEN: usize = 16_384;
+
 /// When the guardian itself last wrote a key, around the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Wrote {
@@ -302,6 +305,8 @@ pub struct Rib {
     places: u64,
     /// Whether what is desired has changed since this was last asked for.
     changed: bool,
+    /// What is known no longer, and when the kernel last told of it, since the last dump began.
+    forgotten: HashMap<Key, Stamp>,
 }
 
 impl Rib {
@@ -355,6 +360,26 @@ impl Rib {
             self.changed |= entry.print != 0;
             self.adjust(key, entry.counted, Counts::default());
         }
+    }
+
+    /// Removes a key of which nothing is left. A dump that began before the kernel last told of it may still have it.
+    pub fn forget(&mut self, key: &Key) {
+        let Some(told) = self.get(key).map(|entry| entry.told) else { return };
+        if self.forgotten.len() >= FORGOTTEN {
+            self.forgotten.clear();
+        }
+        self.forgotten.insert(*key, told);
+        self.remove(key);
+    }
+
+    /// Whether the kernel has told of a key since a dump began, though nothing is known of it any more.
+    pub fn was_forgotten_since(&self, key: &Key, started: Stamp) -> bool {
+        self.forgotten.get(key).is_some_and(|told| *told >= started)
+    }
+
+    /// A dump that began then has been taken in: those that come began later.
+    pub fn dumped(&mut self, started: Stamp) {
+        self.forgotten.retain(|_, told| *told >= started);
     }
 
     pub fn iter(&self) -> hash_map::Iter<'_, Key, Entry> {

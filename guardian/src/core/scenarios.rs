@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     alternatives::Alternatives,
-    flow::{Dump, Input},
-    machine::Settings,
+    flow::{Dump, Effect, Input},
+    machine::{Core, Settings},
     plan::{Action, Applied},
     simulation::{Ask, DESTINATIONS, ETH, TUN, World, patient, scope, someone},
     testing::{address, gone, link, route, set},
@@ -176,6 +176,67 @@ fn what_is_announced_while_a_dump_is_read_keeps_its_author() {
     world.write(10, &mut |_| {}, &mut |_| {});
     let report = world.reports.last().expect("a report");
     assert_eq!((report.cause, &report.actor), (crate::model::record::Cause::LinkDown, &who));
+}
+
+#[test]
+fn what_its_adder_takes_away_while_a_dump_is_read_stays_away() {
+    let r = route(DESTINATIONS[0], TUN);
+    let mut world = World::new(Settings::default(), &[], false);
+    let who = someone(60, "/usr/sbin/keepalived");
+    world.foreigner(r.clone(), &Ask::Add, &who);
+    world.deliver(1);
+    // The dump reads it, then it goes, and only then is the dump fed.
+    let started = world.kernel.tick();
+    let objects = world.kernel.objects();
+    world.foreigner(r, &Ask::Delete, &who);
+    world.deliver(1);
+    let ended = world.kernel.tick();
+    world.core.step(ended, Input::Dump(Dump { started, ended, objects }));
+    world.effects();
+    world.reread();
+    world.finish();
+    assert!(world.kernel.held.is_empty() && world.actions.is_empty(), "{:?}", world.reports);
+}
+
+/// What goes while the very first dump is read is not known yet when its message comes.
+#[test]
+fn what_goes_while_the_first_dump_is_read_is_put_down_to_who_took_it() {
+    for verdict in [Verdict::Owner, Verdict::Foreign] {
+        let r = route(DESTINATIONS[0], TUN);
+        let mut core = Core::new(Settings::default(), scope());
+        let node = |routes: &[Route]| -> Vec<Object> {
+            let links = [link(ETH, "eth0").into(), link(TUN, "tun-a").into()];
+            links.into_iter().chain(routes.iter().cloned().map(Object::from)).collect()
+        };
+        let actor = someone(60, "/usr/sbin/ip");
+        core.step(
+            Stamp(20),
+            Input::Notice {
+                at: Stamp(20),
+                notice: gone(r.clone()),
+                port: 7,
+                actor: Arc::clone(&actor),
+                verdict,
+            },
+        );
+        let first = Dump { started: Stamp(10), ended: Stamp(30), objects: node(std::slice::from_ref(&r)) };
+        core.step(Stamp(30), Input::Dump(first));
+        let again = core.effects().any(|effect| matches!(effect, Effect::Reread(_)));
+        assert!(again, "the first dump cannot be the last word");
+        core.step(Stamp(50), Input::Dump(Dump { started: Stamp(40), ended: Stamp(50), objects: node(&[]) }));
+        let actions = core.plan(Stamp(51), 10);
+        if verdict == Verdict::Owner {
+            assert!(actions.is_empty(), "{actions:?}");
+        } else {
+            assert_eq!(actions, [Action::Add(r.clone().into())]);
+            core.applied(vec![Applied::Verified], Stamp(52), Stamp(53));
+            let report = core.effects().find_map(|effect| match effect {
+                Effect::Report(report) => Some(report),
+                _ => None,
+            });
+            assert_eq!(report.map(|report| report.actor), Some(actor));
+        }
+    }
 }
 
 #[test]

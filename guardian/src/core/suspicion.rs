@@ -163,7 +163,8 @@ impl Core {
                 None => concerned = true,
             }
         }
-        if concerned {
+        // Before the first dump it is not known who may be concerned.
+        if concerned || !self.synced {
             if self.suspicions.len() >= CAPACITY {
                 self.suspicions.remove(0);
             }
@@ -173,7 +174,7 @@ impl Core {
     }
 
     /// Leaves a suspicion to the next dump.
-    fn keep(&mut self, suspicion: Suspicion) {
+    pub(super) fn keep(&mut self, suspicion: Suspicion) {
         let known =
             self.suspicions.iter().any(|s| s.subject == suspicion.subject && s.who.at == suspicion.who.at);
         if !known && self.suspicions.len() < CAPACITY {
@@ -275,7 +276,8 @@ impl Core {
         let mut new: Vec<(Key, Alternatives)> = held.into_iter().collect();
         new.sort_by_key(|(key, _)| listed.get(key).copied().unwrap_or_default());
         for (key, mut objects) in new {
-            if !self.withdrawn.contains(&key) {
+            // What went while the dump was read is not there any more, whatever it says.
+            if !self.withdrawn.contains(&key) && !self.rib.was_forgotten_since(&key, dump.started) {
                 let entry = self.rib.entry(key);
                 entry.observed = objects.clone();
                 entry.told = dump.started;
@@ -285,6 +287,7 @@ impl Core {
                 self.rib.recount(&key);
             }
         }
+        self.rib.dumped(dump.started);
         self.synced = true;
     }
 
