@@ -280,3 +280,23 @@ fn doctor_finds_the_lines_at_fault() -> Result<()> {
     ensure!(networkd.doctor("--fix --yes")?.contains("Nothing was to be written"));
     Ok(())
 }
+
+/// A node full of pods: systemd-networkd takes each out of its bridge, and would do so without end if it came back at once
+/// each time. It is let finish, and all is whole.
+#[test]
+fn catch_all_with_thirty_pods() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut networkd, _pods) = Networkd::on_guarded_node(&lab, Settings { catch_all: true, ..BARE })?;
+    let ports: Vec<_> = (0..30).map(|i| format!("veth1{i:03}a")).collect();
+    let _more = ports.iter().map(|port| lab.pod(port)).collect::<Result<Vec<_>>>()?;
+    let before = state(&lab)?;
+    let guardian = lab.guardian().start()?;
+    happen(&lab, &mut networkd, Event::Restart)?;
+    assert_eq!(before.diff(&state(&lab)?), "");
+    let events = named(&guardian, &networkd)?;
+    for port in &ports {
+        let times = events.iter().filter(|event| event.key() == port).count();
+        assert!((1..=3).contains(&times), "{port}: {times} times\n{}", shown(&events));
+    }
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! A stream of DNS queries: 200 a second, each asked again after a second, as resolvers do.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt, io,
     net::UdpSocket,
     sync::{
@@ -60,7 +60,7 @@ impl Stream {
     pub fn start(pod: &Pod, server: &'static str) -> Result<Self> {
         let socket = pod.inside(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.set_nonblocking(true)?;
+            socket.set_write_timeout(Some(Duration::from_millis(1)))?;
             Ok(socket)
         })?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -78,14 +78,19 @@ impl Stream {
 
 /// A query that is not answered.
 struct Open {
-    last: Instant,
+    id: u16,
+    again: Instant,
     tries: u32,
 }
 
+/// It waits for what comes next, and looks at nothing but that: in an emulated guest the asking must not take the time of
+/// the answering.
 fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
     let server = (server, 53);
     let mut tally = Tally::default();
-    let mut open: HashMap<u16, Open> = HashMap::new();
+    // In the order in which they are asked again; the answered ones stay until then.
+    let mut open: VecDeque<Open> = VecDeque::new();
+    let mut waiting: HashMap<u16, u32> = HashMap::new();
     let (mut next, mut answered) = (Instant::now(), Instant::now());
     let mut stopped: Option<Instant> = None;
     loop {
@@ -93,42 +98,50 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
         if stopped.is_none() && stop.load(Ordering::Relaxed) {
             stopped = Some(now);
         }
-        if stopped.is_some_and(|at| open.is_empty() || now > at + AGAIN * TRIES) {
+        if stopped.is_some_and(|at| waiting.is_empty() || now > at + AGAIN * TRIES) {
             break;
         }
         if stopped.is_none() && now >= next {
             next += EVERY;
             let id = tally.asked as u16;
             tally.asked += 1;
-            open.insert(id, Open { last: now, tries: 1 });
+            open.push_back(Open { id, again: now + AGAIN, tries: 1 });
+            waiting.insert(id, 1);
             send(socket, id, server)?;
         }
-        for (id, query) in open.iter_mut().filter(|(_, query)| now > query.last + AGAIN) {
-            (query.last, query.tries) = (now, query.tries + 1);
-            if query.tries <= TRIES {
-                send(socket, *id, server)?;
+        while open.front().is_some_and(|query| query.again <= now) {
+            let Some(Open { id, tries, .. }) = open.pop_front() else { break };
+            if !waiting.contains_key(&id) {
+                continue;
             }
+            if tries == TRIES {
+                tally.lost += 1;
+                waiting.remove(&id);
+                continue;
+            }
+            open.push_back(Open { id, again: now + AGAIN, tries: tries + 1 });
+            waiting.insert(id, tries + 1);
+            send(socket, id, server)?;
         }
-        open.retain(|_, query| {
-            let lost = query.tries > TRIES;
-            tally.lost += u32::from(lost);
-            !lost
-        });
+        let due =
+            open.front().map(|query| query.again).into_iter().chain(stopped.is_none().then_some(next)).min();
+        let left = due.map_or(EVERY, |due| due.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            continue;
+        }
+        socket.set_read_timeout(Some(left.clamp(Duration::from_micros(1), EVERY)))?;
         let mut answer = [0; 512];
-        match socket.recv(&mut answer) {
-            Ok(len) if len >= 12 => {
-                let id = u16::from_be_bytes([answer[0], answer[1]]);
-                if let Some(query) = open.remove(&id) {
-                    tally.late += u32::from(query.tries > 1);
-                    tally.silence = tally.silence.max(answered.elapsed());
-                    answered = Instant::now();
-                }
-            }
-            // An ICMP error of an earlier query is no answer.
-            Ok(_) | Err(_) => thread::sleep(Duration::from_micros(500)),
+        // An ICMP error of an earlier query is no answer, nor is a time that is over.
+        if let Ok(len) = socket.recv(&mut answer)
+            && len >= 12
+            && let Some(tries) = waiting.remove(&u16::from_be_bytes([answer[0], answer[1]]))
+        {
+            tally.late += u32::from(tries > 1);
+            tally.silence = tally.silence.max(answered.elapsed());
+            answered = Instant::now();
         }
     }
-    tally.open = open.len() as u32;
+    tally.open = waiting.len() as u32;
     tally.silence = tally.silence.max(answered.elapsed().min(tally.silence.max(AGAIN)));
     Ok(tally)
 }

@@ -89,13 +89,18 @@ pub fn in_guests(guests: &Guests, what: Inside<'_>) -> Result<Vec<String>> {
         Inside::Sensors => (SENSORS, ""),
         Inside::Kernel => (KERNEL, "--nocapture"),
     };
+    // How the node's queries fared is worth reading also where all is well.
+    let (init, show) = match what {
+        Inside::Node(_) => (vm::Init::Systemd, "--show-output"),
+        _ => (vm::Init::Script, ""),
+    };
     let (tests, programs) = kernel_tests(which)?;
     files.extend(programs);
     let lines = tests.iter().map(|Test { folder, program, unit }| {
         // One after the other: emulated, each takes the time that all together may take elsewhere.
         let (folder, program) = (folder.display(), program.display());
         let filter = if *unit && filter.is_empty() { WITH_KERNEL } else { filter };
-        format!("(cd {folder} && {program} --test-threads=1 --skip page:: {filter}) || failed=1\n")
+        format!("(cd {folder} && {program} --test-threads=1 {show} --skip page:: {filter}) || failed=1\n")
     });
     let slowness = vm::slowness();
     let command = format!(
@@ -103,7 +108,6 @@ pub fn in_guests(guests: &Guests, what: Inside<'_>) -> Result<Vec<String>> {
         lines.collect::<String>()
     );
     files.extend(tests.into_iter().flat_map(|test| [test.folder.join("Cargo.toml"), test.program]));
-    let init = if matches!(what, Inside::Node(_)) { vm::Init::Systemd } else { vm::Init::Script };
     in_each(guests, &command, &files, init)
 }
 

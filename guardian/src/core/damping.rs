@@ -79,13 +79,21 @@ pub struct Account {
     level: u8,
     /// The last restore, and after which process.
     last: Option<(Stamp, Option<ProcessId>)>,
+    /// How many times in a row the same process has recoiled from the restore.
+    recoils: u8,
 }
+
+/// A process that undoes a restore within this time may do so because of it.
+const RECOIL: Duration = Duration::from_secs(10);
+
+/// The shortest pause then.
+const RECOIL_PAUSE: Duration = Duration::from_millis(100);
 
 impl Account {
     /// A new account, full.
     pub fn new(culprit: Culprit, settings: &Damping, now: Stamp) -> Self {
         let burst = if culprit == Culprit::Unknown { 1 } else { settings.burst.max(1) };
-        Self { culprit, left: u64::from(burst) * 1000, reckoned: now, level: 0, last: None }
+        Self { culprit, left: u64::from(burst) * 1000, reckoned: now, level: 0, last: None, recoils: 0 }
     }
 
     /// Whose it is.
@@ -140,6 +148,25 @@ impl Account {
         self.last = Some((at, process));
     }
 
+    /// How long to wait where the same run of the same process undid our last restore, if it may be the restore that
+    /// made it do so.
+    ///
+    /// systemd-networkd forgets a link that leaves a bridge (the kernel says `RTM_DELLINK` of `AF_BRIDGE`, `br_del_if`),
+    /// meets it anew when it is in the bridge again, goes through it from the beginning, and takes it out again, without
+    /// end. It is content once it has gone through it outside. How long it takes for that it has just shown: it is waited
+    /// for half as long again, and twice as long each further time, but never longer than `initial`.
+    pub fn recoil(&mut self, settings: &Damping, at: Stamp, process: ProcessId) -> Option<Duration> {
+        let restored = self.last.filter(|&(restored, by)| by == Some(process) && restored <= at);
+        let Some(took) = restored.map(|(restored, _)| at.since(restored)).filter(|&took| took < RECOIL)
+        else {
+            self.recoils = 0;
+            return None;
+        };
+        let pause = (took * 3 / 2).saturating_mul(1u32.checked_shl(self.recoils.into()).unwrap_or(u32::MAX));
+        self.recoils = self.recoils.saturating_add(1);
+        Some(pause.max(RECOIL_PAUSE).min(settings.initial))
+    }
+
     /// Whether the same run of the same process undid our last restore within `window`: it insists.
     pub fn insists(&self, at: Stamp, process: ProcessId, window: Duration) -> bool {
         self.last.is_some_and(|(restored, by)| by == Some(process) && at.since(restored) < window)
@@ -181,6 +208,31 @@ mod tests {
         for _ in 0..5 {
             assert!(account.draw(&settings, later, &0).is_ok());
         }
+    }
+
+    #[test]
+    fn who_recoils_is_let_finish() {
+        let settings = Damping::default();
+        let mut account = Account::new(Culprit::Kernel, &settings, Stamp(0));
+        let process = ProcessId { tgid: 7, start_ns: 1 };
+        let ms = |ms| Stamp(0).after(Duration::from_millis(ms));
+        assert_eq!(account.recoil(&settings, ms(0), process), None, "nothing was restored before");
+        account.restored(ms(1), Some(process));
+        assert_eq!(account.recoil(&settings, ms(201), process), Some(Duration::from_millis(300)));
+        account.restored(ms(501), Some(process));
+        assert_eq!(account.recoil(&settings, ms(701), process), Some(Duration::from_millis(600)));
+        account.restored(ms(1301), Some(process));
+        assert_eq!(account.recoil(&settings, ms(1501), process), Some(settings.initial), "and no longer");
+        account.restored(ms(2501), Some(process));
+        assert_eq!(
+            account.recoil(&settings, ms(2502), ProcessId { tgid: 8, start_ns: 1 }),
+            None,
+            "somebody else"
+        );
+        account.restored(ms(2503), Some(process));
+        assert_eq!(account.recoil(&settings, ms(20_000), process), None, "much later");
+        account.restored(ms(20_000), Some(process));
+        assert_eq!(account.recoil(&settings, ms(20_001), process), Some(RECOIL_PAUSE));
     }
 
     #[test]

@@ -24,6 +24,12 @@ const INSISTENCE_MAX: Duration = Duration::from_secs(2);
 /// Processes that are let finish at once; beyond it only damping holds back.
 const INSISTING: usize = 64;
 
+/// Why damping holds something.
+const DAMPED: &str = "held back: it is undone again and again";
+
+/// Why a membership in a bridge waits ([`super::damping::Account::recoil`]).
+const RECOILED: &str = "held back: who undoes it does so whenever it comes back, and is let finish first";
+
 /// What was lost.
 pub(super) struct Lost {
     /// The object as it was.
@@ -130,15 +136,20 @@ impl Core {
         let account = entry.account(&culprit, &damping, now);
         // Has one process used up the budget by itself, its end comes before the end of the hold.
         let alone = process.filter(|&p| first && account.insists(at, p, INSISTENCE));
+        let recoil =
+            process.filter(|_| matches!(key, Key::Port(_))).and_then(|p| account.recoil(&damping, at, p));
         match (account.draw(&damping, now, &key), alone) {
-            (Ok(()), _) => self.set_phase(key, Phase::Ready),
+            (Ok(()), _) => match recoil {
+                Some(pause) => self.hold(key, now.after(pause), RECOILED),
+                None => self.set_phase(key, Phase::Ready),
+            },
             (Err(_), Some(process)) if self.insisting.len() < INSISTING => {
                 if let Some(loss) = entry.loss.as_mut() {
                     loss.refused = true;
                 }
                 self.wait_for(now, key, process);
             }
-            (Err(until), _) => self.hold(key, until),
+            (Err(until), _) => self.hold(key, until, DAMPED),
         }
     }
 
@@ -155,14 +166,14 @@ impl Core {
             return;
         }
         let until = account.held_until();
-        self.hold(key, until);
+        self.hold(key, until, DAMPED);
     }
 
     /// Holds a loss by damping.
-    fn hold(&mut self, key: Key, until: Stamp) {
+    fn hold(&mut self, key: Key, until: Stamp, why: &str) {
         self.set_phase(key, Phase::Held(until));
         self.effects.push(Effect::Damped(true));
-        self.report(key, Outcome::Held, Some("held back: it is undone again and again".into()));
+        self.report(key, Outcome::Held, Some(why.into()));
     }
 
     /// Why nothing is put back now, if no owner has been running for long: nobody processes withdrawals.
