@@ -163,7 +163,7 @@ fn with_the_remedy_nothing_is_late() -> Result<()> {
     wait_for("all to be whole", SLOW, || Ok(run("route-guardian", "diff").is_ok()))?;
     thread::sleep(Duration::from_secs(2));
     for tally in disturb(&rig, &[Restart, Kill])? {
-        assert!(tally.late <= 1, "with the remedy: {tally}");
+        assert!(tally.late <= 1, "with the remedy: {tally}\n{}", ask("events -o wide")?);
     }
     // A cable that is out for a second delays what is sent over it.
     disturb(&rig, &[Carrier])?;

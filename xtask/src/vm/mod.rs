@@ -146,7 +146,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
         if kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", EMULATION, "-cpu", "max"] };
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-machine", "q35", "-smp", "2", "-m", "3072", "-no-reboot", "-display", "none"])
+        .args(["-machine", "q35", "-smp", init.cpus(), "-m", "3072", "-no-reboot", "-display", "none"])
         .args(accelerator)
         .arg("-kernel")
         .arg(&kernel.image)

@@ -52,6 +52,15 @@ impl Init {
         }
     }
 
+    /// How many CPUs. The emulator has one thread for all of them, and of two that are busy each waits for the tenth of a
+    /// second that the other has: a whole node would be late for that alone.
+    pub(super) const fn cpus(self) -> &'static str {
+        match self {
+            Self::Script => "2",
+            Self::Systemd => "1",
+        }
+    }
+
     /// What QEMU is told besides: `dir` is for its sockets.
     pub(super) fn devices(self, dir: &Path) -> Vec<OsString> {
         let fixed = |words: &[&str]| words.iter().map(OsString::from).collect();
