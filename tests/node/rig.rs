@@ -333,38 +333,41 @@ fn settled(what: &str, line: &str) -> String {
     }
 }
 
-/// Where QEMU's monitor listens.
+/// Where QEMU listens, in its machine protocol (QMP): for a terminal it would draw each line anew with each character of
+/// it, which keeps an emulated guest busy for seconds.
 const PORT: &str = "/dev/ttyS2";
 
-/// That line. It stays open, as what is set of it is forgotten when it is closed: an echo of what the monitor
-/// says would be taken for commands.
-fn monitor() -> Result<&'static File> {
+/// That line. It stays open, as what is set of it is forgotten when it is closed: an echo of what QEMU says would be taken
+/// for commands.
+fn machine() -> Result<&'static File> {
     static LINE: OnceLock<File> = OnceLock::new();
     if let Some(line) = LINE.get() {
         return Ok(line);
     }
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let line = options.open(PORT).context(PORT)?;
+    let mut line = options.open(PORT).context(PORT)?;
     run("stty", &format!("-F {PORT} raw -echo"))?;
+    // What has come as an echo ends with this; and nothing else is obeyed before.
+    line.write_all(b"\r\n{\"execute\": \"qmp_capabilities\"}\r\n")?;
     Ok(LINE.get_or_init(|| line))
 }
 
-/// Says to QEMU's monitor, over the third serial port, that the card's cable is in or out.
+/// Tells QEMU, over the third serial port, that the card's cable is in or out.
 pub fn cable(on: bool) -> Result<()> {
-    let word = if on { "on" } else { "off" };
-    let mut line = monitor()?;
-    line.write_all(format!("\rset_link n0 {word}\r").as_bytes())?;
+    let mut line = machine()?;
+    let order = serde_json::json!({"execute": "set_link", "arguments": {"name": "n0", "up": on}});
+    line.write_all(format!("{order}\r\n").as_bytes())?;
     let carrier = || {
         let carrier = fs::read_to_string("/sys/class/net/eth0/carrier").unwrap_or_default();
         Ok(carrier.trim() == if on { "1" } else { "0" })
     };
-    wait_for(&format!("the cable {word}"), Duration::from_secs(10), carrier).map_err(|error| {
-        let mut said = vec![0; 4096];
-        let len = line.read(&mut said).unwrap_or_default();
-        said.truncate(len);
-        error.context(format!("the monitor said: {:?}", String::from_utf8_lossy(&said)))
-    })
+    let come = wait_for(&format!("the cable, in: {on}"), Duration::from_secs(10), carrier);
+    // Also so that it does not pile up.
+    let mut said = vec![0; 4096];
+    let len = line.read(&mut said).unwrap_or_default();
+    said.truncate(len);
+    come.map_err(|error| error.context(format!("QEMU said: {:?}", String::from_utf8_lossy(&said))))
 }
 
 /// Runs `ip`.

@@ -83,7 +83,7 @@ impl Init {
                     format!("-chardev socket,id=line,path={path},server=on,wait=off"),
                     "-serial chardev:line".into(),
                     format!("-chardev socket,id=monitor,path={path}"),
-                    "-mon chardev=monitor,mode=readline".into(),
+                    "-mon chardev=monitor,mode=control".into(),
                 ] {
                     all.extend(words.split(' ').map(OsString::from));
                 }
