@@ -27,6 +27,11 @@ const AGAIN: Duration = Duration::from_millis(2500);
 /// resolv.conf(5)).
 const TRIES: u32 = 4;
 
+/// How many answers are heard before more is asked.
+const HEARD: u32 = 64;
+/// A time to wait that is next to none: what has come is heard, and nothing is waited for.
+const SHORTEST: Duration = Duration::from_micros(1);
+
 /// How queries fared.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
@@ -137,19 +142,20 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
         let due =
             open.front().map(|query| query.again).into_iter().chain(stopped.is_none().then_some(next)).min();
         let left = due.map_or(EVERY, |due| due.saturating_duration_since(Instant::now()));
-        if left.is_zero() {
-            continue;
-        }
-        socket.set_read_timeout(Some(left.clamp(Duration::from_micros(1), EVERY)))?;
-        let mut answer = [0; 512];
-        // An ICMP error of an earlier query is no answer, nor is a time that is over.
-        if let Ok(len) = socket.recv(&mut answer)
-            && len >= 12
-            && let Some(tries) = waiting.remove(&u16::from_be_bytes([answer[0], answer[1]]))
-        {
-            tally.late += u32::from(tries > 1);
-            tally.silence = tally.silence.max(answered.elapsed());
-            answered = Instant::now();
+        // What has come is heard also where the asking is behind its time.
+        let mut wait = left.clamp(SHORTEST, EVERY);
+        for _ in 0..HEARD {
+            socket.set_read_timeout(Some(wait))?;
+            wait = SHORTEST;
+            let mut answer = [0; 512];
+            // An ICMP error of an earlier query is no answer, nor is a time that is over.
+            let Ok(len) = socket.recv(&mut answer) else { break };
+            let query = (len >= 12).then(|| u16::from_be_bytes([answer[0], answer[1]]));
+            if let Some(tries) = query.and_then(|id| waiting.remove(&id)) {
+                tally.late += u32::from(tries > 1);
+                tally.silence = tally.silence.max(answered.elapsed());
+                answered = Instant::now();
+            }
         }
     }
     tally.open = waiting.len() as u32;
