@@ -141,6 +141,32 @@ fn a_pod_that_goes_takes_its_cable_and_one_that_is_taken_out_of_the_bridge_comes
     assert!(stage.core.missing().is_empty());
 }
 
+/// systemd-networkd takes a link out of its bridge whenever it is there again, until it has gone through it outside.
+#[test]
+fn who_takes_a_link_out_of_its_bridge_again_is_let_finish_before_it_comes_back() {
+    let mut stage = Stage::new(Settings::default(), &node());
+    let (networkd, ip) = (someone(60, "/usr/lib/systemd/systemd-networkd"), someone(61, "/usr/sbin/ip"));
+    let back = [Action::Add(Object::Port(Port { link: VETH, master: BRIDGE, kind: None, options: vec![] }))];
+    stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+    assert_eq!(stage.write(), back, "at once");
+    stage.own(set(veth(BRIDGE)));
+    stage.now += 200_000_000;
+    stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+    assert!(stage.write().is_empty(), "it has taken 200 ms, and needs them once more");
+    assert_eq!(stage.reports.last().map(|report| report.outcome), Some(Outcome::Held));
+    stage.now += 200_000_000;
+    assert!(stage.write().is_empty(), "and somewhat longer");
+    let due = stage.core.deadline().expect("a timer");
+    stage.now = due.0;
+    assert_eq!(stage.write(), back);
+    assert_eq!(stage.reports.last().map(|report| report.outcome), Some(Outcome::Restored));
+    stage.own(set(veth(BRIDGE)));
+    // Somebody else who does it is none that starts over.
+    stage.now += 200_000_000;
+    stage.tell(set(veth(0)), &ip, Verdict::Foreign);
+    assert_eq!(stage.write(), back, "at once");
+}
+
 #[test]
 fn without_an_owner_losses_are_held_until_one_is_there() {
     let settings = Settings { absent_after: Some(Duration::from_secs(60)), ..Settings::default() };
