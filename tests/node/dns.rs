@@ -87,21 +87,14 @@ impl Stream {
     }
 }
 
-/// A query that is not answered.
-struct Open {
-    id: u16,
-    again: Instant,
-    tries: u32,
-}
-
 /// It waits for what comes next, and looks at nothing but that: in an emulated guest the asking must not take the time of
 /// the answering.
 fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
     let server = (server, 53);
     let mut tally = Tally::default();
-    // In the order in which they are asked again; the answered ones stay until then.
-    let mut open: VecDeque<Open> = VecDeque::new();
+    // How often each that is not answered was asked; and when it is asked again, the next first.
     let mut waiting: HashMap<u16, u32> = HashMap::new();
+    let mut again: VecDeque<(Instant, u16)> = VecDeque::new();
     let (mut next, mut answered) = (Instant::now(), Instant::now());
     let mut stopped: Option<Instant> = None;
     let mut looked = next;
@@ -120,27 +113,28 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
             for _ in 0..BURST {
                 let id = tally.asked as u16;
                 tally.asked += 1;
-                open.push_back(Open { id, again: now + AGAIN, tries: 1 });
                 waiting.insert(id, 1);
+                again.push_back((now + AGAIN, id));
                 send(socket, id, server)?;
             }
         }
-        while open.front().is_some_and(|query| query.again <= now) {
-            let Some(Open { id, tries, .. }) = open.pop_front() else { break };
-            if !waiting.contains_key(&id) {
-                continue;
+        while again.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, id)) = again.pop_front() else { break };
+            match waiting.get_mut(&id) {
+                Some(tries) if *tries < TRIES => {
+                    *tries += 1;
+                    again.push_back((now + AGAIN, id));
+                    send(socket, id, server)?;
+                }
+                Some(_) => {
+                    waiting.remove(&id);
+                    tally.lost += 1;
+                }
+                // It has been answered.
+                None => {}
             }
-            if tries == TRIES {
-                tally.lost += 1;
-                waiting.remove(&id);
-                continue;
-            }
-            open.push_back(Open { id, again: now + AGAIN, tries: tries + 1 });
-            waiting.insert(id, tries + 1);
-            send(socket, id, server)?;
         }
-        let due =
-            open.front().map(|query| query.again).into_iter().chain(stopped.is_none().then_some(next)).min();
+        let due = again.front().map(|(at, _)| *at).into_iter().chain(stopped.is_none().then_some(next)).min();
         let left = due.map_or(EVERY, |due| due.saturating_duration_since(Instant::now()));
         // What has come is heard also where the asking is behind its time.
         let mut wait = left.clamp(SHORTEST, EVERY);
