@@ -20,6 +20,8 @@ pub const NODE: &str = "192.168.77.10";
 pub const OTHER: &str = "192.168.77.2";
 /// The DNS server, a pod's address on the other node.
 const SERVER: &str = "10.244.2.53";
+/// The other node's pods, behind the tunnel.
+pub const PODS: &str = "10.244.2.0/24";
 /// The service address by which it is asked.
 pub const SERVICE: &str = "10.96.0.10";
 
@@ -136,7 +138,7 @@ impl Rig {
     }
 
     /// Whether one query of the pod is answered within a second.
-    fn answers(&self) -> Result<bool> {
+    pub fn answers(&self) -> Result<bool> {
         let stream = super::dns::Stream::start(&self.pod, SERVICE)?;
         thread::sleep(Duration::from_millis(300));
         let tally = stream.stop()?;
@@ -233,9 +235,6 @@ fn kube_router(pod: &Pod) -> Result<()> {
          addr add 10.96.0.1/32 dev kube-dummy-if scope link\n\
          addr add {SERVICE}/32 dev kube-dummy-if scope link\n\
          route replace local {SERVICE}/32 dev kube-dummy-if table local proto kernel scope host src {NODE}\n\
-         route add 10.244.2.0/24 dev {TUNNEL} src {NODE} proto 17\n\
-         route add 10.244.3.0/24 via {OTHER} dev eth0 proto 17\n\
-         route add 10.244.4.0/24 dev tun-fou src {NODE} proto 17\n\
          route add 192.168.77.4 dev {TUNNEL} table 77\n\
          route add local default dev lo table 78\n\
          route add 10.97.0.0/24 dev kube-bridge table 79\n\
@@ -248,6 +247,7 @@ fn kube_router(pod: &Pod) -> Result<()> {
     for line in lines.lines() {
         run(OWNER, line)?;
     }
+    routes("add")?;
     for rule in [
         "from 10.244.1.0/24 lookup 79",
         "prio 32764 fwmark 0x1234 lookup 78",
@@ -265,6 +265,18 @@ fn kube_router(pod: &Pod) -> Result<()> {
     }
     run("ipvsadm", &format!("-A -u {SERVICE}:53 -s rr"))?;
     run("ipvsadm", &format!("-a -u {SERVICE}:53 -r {SERVER}:53 -m"))
+}
+
+/// The routes to the other nodes' pods, as kube-router makes them (`add`), or when it next looks (`replace`).
+pub fn routes(how: &str) -> Result<()> {
+    for line in [
+        format!("{PODS} dev {TUNNEL} src {NODE}"),
+        format!("10.244.3.0/24 via {OTHER} dev eth0"),
+        format!("10.244.4.0/24 dev tun-fou src {NODE}"),
+    ] {
+        run(OWNER, &format!("route {how} {line} proto 17"))?;
+    }
+    Ok(())
 }
 
 /// The guardian, as the installed unit.

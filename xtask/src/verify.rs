@@ -244,7 +244,7 @@ pub fn check(arm64: bool) -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     let clippy =
         |what: &[&str]| run(cargo().arg("clippy").args(what).args(["--all-targets", "--", "-D", "warnings"]));
-    clippy(&["--workspace", "--features", ALL])?;
+    clippy(&["--workspace", "--features", &format!("{ALL},route-guardian-tests/node")])?;
     // As it is packaged.
     clippy(&["--package", "route-guardian"])?;
     // The programs are linted for the host: clippy comes with the workspace's toolchain, and `core` for the
