@@ -14,7 +14,7 @@ use route_guardian_ebpf::WORDS_MAX;
 #[allow(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn extack(ctx: RawTracePointContext) -> i32 {
     let this = task::current();
-    if this == 0 || !task::is_self(task::id(this)) {
+    if this == 0 || !task::is_own(this) {
         return 0;
     }
     let Some(words) = WORDS.get_ptr_mut(0) else { return 0 };

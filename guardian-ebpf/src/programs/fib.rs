@@ -116,7 +116,7 @@ fn falls(key: u32, alias: u64) {
     let bytes = size_of::<FallenRoute>() as u32;
     let mut head = MessageHead { kind: KIND_FALLEN, at, whole: bytes, kept: bytes, ..MessageHead::default() };
     task::identify(this, &mut head);
-    let Some(late) = tap::attribute(this, &mut head, 0) else { return };
+    let late = tap::attribute(this, &mut head);
     let suffix: u8 = field(alias, &FIB_SUFFIX);
     let tos: u8 = if present(&FIB_TOS) { field(alias, &FIB_TOS) } else { field(alias, &FIB_DSCP) };
     let mut record = FallenRecord {

@@ -50,13 +50,18 @@ fn sense(ctx: &SkBuffContext) {
     // SAFETY: no arguments.
     let at = unsafe { bpf_ktime_get_ns() };
     let Some(header) = scope::load::<Header>(ctx, 0) else { return };
+    let task = task::current();
+    // What the daemon asked for carries its port, and it has the answer. What the kernel does besides, a route with an
+    // address, carries none; nor does what an interrupt does that comes in between. Ten thousand restores go through here.
+    if header.port != 0 && task::is_own(task) {
+        return;
+    }
     if !scope::is_of_interest(ctx, &header) {
         return;
     }
     let mut head = MessageHead { kind: KIND_MESSAGE, at, ..MessageHead::default() };
-    let task = task::current();
     task::identify(task, &mut head);
-    let Some(late) = attribute(task, &mut head, header.port) else { return };
+    let late = attribute(task, &mut head);
     debug!(
         ctx,
         "message type {} flags {} of pid {} bits {}", header.kind, header.flags, head.id.tgid, head.bits
@@ -68,33 +73,28 @@ fn sense(ctx: &SkBuffContext) {
 }
 
 /// Sends who the task is ahead of the record of `head`, and marks what the daemon has brought about itself. Whether the
-/// task's end is to be told again behind it; `None` where the record is not wanted. `port` is that of the request.
+/// task's end is to be told again behind it.
 #[inline(always)]
-pub(super) fn attribute(task: u64, head: &mut MessageHead, port: u32) -> Option<bool> {
+pub(super) fn attribute(task: u64, head: &mut MessageHead) -> bool {
     // Where an interrupt or a kernel thread does it, `current` is nobody to ask, and the daemon may be
     // the one interrupted.
     if head.bits & (CONTEXT_INTERRUPT | CONTEXT_KTHREAD) != 0 {
-        return Some(false);
+        return false;
     }
     if task::is_self(head.id) {
-        // What the daemon asked for carries its port, and it has the answer. What the kernel does besides, a
-        // route with an address, carries none.
-        if port != 0 {
-            return None;
-        }
         head.bits |= CONTEXT_SELF;
-        return Some(false);
+        return false;
     }
     if task == 0 {
-        return Some(false);
+        return false;
     }
     let told = process::announce(task, head.id);
     // Files are closed after the exit has been told: it is told again for what that brings about.
     // SAFETY: a record in map memory.
-    Some(told.is_some_and(|info| unsafe {
+    told.is_some_and(|info| unsafe {
         head.bits & CONTEXT_EXITING != 0
             && (*info).flags & (PROCESS_EXITED | PROCESS_TOLD) == PROCESS_EXITED | PROCESS_TOLD
-    }))
+    })
 }
 
 /// Puts the message into the ring, in the smallest class that holds it.

@@ -180,6 +180,20 @@ pub(super) fn remember_self() {
     }
 }
 
+/// Whether `current` is a thread of the daemon, by its process number alone: that is the daemon's as long as it lives.
+#[inline(always)]
+pub(super) fn is_own(task: u64) -> bool {
+    let identity = IDENTITY.load();
+    let tgid = if identity == Identity::Task as u32 {
+        field(task, &TASK_TGID)
+    } else if identity == Identity::Helpers as u32 {
+        (bpf_get_current_pid_tgid() >> 32) as u32
+    } else {
+        0
+    };
+    is_self(Id { tgid, pad: 0, start: 0 })
+}
+
 /// Whether a process is the daemon itself.
 #[inline(always)]
 pub(super) fn is_self(id: Id) -> bool {

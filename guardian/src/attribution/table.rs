@@ -1,9 +1,11 @@
 //! The processes we know, bounded, and the answers already given about them.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry as Slot},
+    collections::{VecDeque, hash_map::Entry as Slot},
     sync::Arc,
 };
+
+use foldhash::HashMap;
 
 use super::{Comm, TaskFacts, comm_text};
 use crate::{
@@ -67,7 +69,7 @@ impl ProcessTable {
     /// An empty table for at most `capacity` processes (at least one).
     pub fn new(capacity: usize) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             queue: VecDeque::new(),
             capacity: capacity.max(1),
             evictions: 0,

@@ -1,10 +1,12 @@
 //! The state machine: what a notification means for what is desired, observed and missing.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
+
+use foldhash::{HashMap, HashSet};
 
 use super::{
     damping::Damping,
@@ -89,16 +91,16 @@ impl Core {
             settings,
             scope,
             links: Links::default(),
-            link_told: HashMap::new(),
+            link_told: HashMap::default(),
             outside_links: BTreeSet::new(),
             rib: Rib::default(),
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            insisting: HashMap::new(),
-            undone: HashMap::new(),
+            insisting: HashMap::default(),
+            undone: HashMap::default(),
             suspicions: Vec::new(),
-            withdrawn: HashSet::new(),
+            withdrawn: HashSet::default(),
             in_flight: Vec::new(),
             effects: Vec::new(),
             synced: false,

@@ -4,11 +4,9 @@
 //! the other end down; an address or a route expires when the lifetime that somebody gave it ends. The kernel does not say
 //! why, so this remembers requests that have such consequences. It answers for what it has seen, and else for nothing.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use foldhash::HashMap;
 
 use crate::model::{Actor, Key, Link, Links, Notice, Object, Stamp, record::Verdict};
 

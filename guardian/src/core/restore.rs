@@ -1,6 +1,8 @@
 //! Plans: what to write now, what came of it, what is tried again when.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+
+use foldhash::HashSet;
 
 use super::{
     damping::Culprit,

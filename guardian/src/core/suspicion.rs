@@ -5,11 +5,9 @@
 //! cause is remembered as a suspicion, the routes are read again, and what is missing then is put down to
 //! the request that caused it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use foldhash::{HashMap, HashSet};
 
 use super::{
     alternatives::Alternatives,
@@ -238,9 +236,9 @@ impl Core {
         let is_guarded = |object: &Object| self.scope.covers(object, &self.links) || is_referenced(object);
         let guarded: HashSet<Key> =
             dump.objects.iter().chain(&ports).filter(|o| is_guarded(o)).map(Object::key).collect();
-        let mut held: HashMap<Key, Alternatives> = HashMap::new();
+        let mut held: HashMap<Key, Alternatives> = HashMap::default();
         // Rules of one priority are looked at in this order.
-        let mut listed: HashMap<Key, usize> = HashMap::new();
+        let mut listed: HashMap<Key, usize> = HashMap::default();
         for object in dump.objects.into_iter().chain(ports) {
             let key = object.key();
             // With those of the same key that nobody guards: they are not to be written over.

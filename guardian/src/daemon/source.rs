@@ -210,15 +210,11 @@ fn nobody() -> TaskFacts {
 }
 
 fn facts(task: &Task, port: u32, kernel_made: Option<KernelWork>) -> TaskFacts {
-    let mut comm = Comm::default();
-    for (to, from) in comm.iter_mut().zip(task.comm.as_bytes()) {
-        *to = *from;
-    }
     TaskFacts {
         id: task.id,
         tid: task.tid,
         uid: task.uid,
-        comm,
+        comm: task.comm,
         cgroup_id: task.cgroup_id,
         kthread: task.kthread,
         interrupt: task.interrupt,

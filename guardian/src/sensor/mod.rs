@@ -74,8 +74,8 @@ pub struct Task {
     pub tid: u32,
     /// The real user id.
     pub uid: u32,
-    /// The thread's name, which anyone can set: never used to decide.
-    pub comm: String,
+    /// The thread's name, padded with NUL, which anyone can set: never used to decide.
+    pub comm: [u8; 16],
     /// The id of its cgroup in the unified hierarchy, 0 where unknown.
     pub cgroup_id: u64,
     /// A kernel thread: nobody asked.

@@ -69,7 +69,7 @@ fn task(head: &MessageHead) -> Task {
         id: process_id(head.id),
         tid: head.tid,
         uid: head.uid,
-        comm: text(until_nul(&head.comm)),
+        comm: padded(head.comm),
         cgroup_id: head.cgroup,
         kthread: has(CONTEXT_KTHREAD),
         exiting: has(CONTEXT_EXITING),
@@ -133,6 +133,13 @@ pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
 /// The kernel's words, up to their terminator.
 pub(super) fn words(bytes: &[u8]) -> String {
     text(until_nul(bytes))
+}
+
+/// With nothing behind its end: kernels leave there what an earlier name had.
+fn padded(mut name: [u8; 16]) -> [u8; 16] {
+    let len = until_nul(&name).len();
+    name[len..].fill(0);
+    name
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
