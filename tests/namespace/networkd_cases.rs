@@ -4,7 +4,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
-use lab::{Guardian, Lab, Networkd, Settings, State, slowness};
+use lab::{Guardian, Lab, Networkd, Settings, State, slowness, wait_for};
 use serde_json::Value;
 
 /// What it does.
@@ -293,7 +293,8 @@ fn catch_all_on_a_full_node() -> Result<()> {
     let before = state(&lab)?;
     let guardian = lab.guardian().start()?;
     happen(&lab, &mut networkd, Event::Restart)?;
-    assert_eq!(before.diff(&state(&lab)?), "");
+    // It goes through all the links in turn, and is let finish.
+    wait_for("all to be as it was", LIMIT * 5, || Ok(before.diff(&state(&lab)?).is_empty()))?;
     let events = named(&guardian, &networkd)?;
     for port in &ports {
         let times = events.iter().filter(|event| event.key() == port).count();

@@ -27,8 +27,8 @@ const AGAIN: Duration = Duration::from_millis(2500);
 /// resolv.conf(5)).
 const TRIES: u32 = 4;
 
-/// How many answers are heard before more is asked.
-const HEARD: u32 = 64;
+/// How many answers are heard before more is asked: all that come in a moment in which the asking was not let run.
+const HEARD: u32 = 1024;
 /// A time to wait that is next to none: what has come is heard, and nothing is waited for.
 const SHORTEST: Duration = Duration::from_micros(1);
 
@@ -99,6 +99,23 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
     let mut stopped: Option<Instant> = None;
     let mut looked = next;
     loop {
+        let due = again.front().map(|(at, _)| *at).into_iter().chain(stopped.is_none().then_some(next)).min();
+        let left = due.map_or(EVERY, |due| due.saturating_duration_since(Instant::now()));
+        // What has come is heard first, also where the asking is behind its time: it is not asked for again.
+        let mut wait = left.clamp(SHORTEST, EVERY);
+        for _ in 0..HEARD {
+            socket.set_read_timeout(Some(wait))?;
+            wait = SHORTEST;
+            let mut answer = [0; 512];
+            // An ICMP error of an earlier query is no answer, nor is a time that is over.
+            let Ok(len) = socket.recv(&mut answer) else { break };
+            let query = (len >= 12).then(|| u16::from_be_bytes([answer[0], answer[1]]));
+            if let Some(tries) = query.and_then(|id| waiting.remove(&id)) {
+                tally.late += u32::from(tries > 1);
+                tally.silence = tally.silence.max(answered.elapsed());
+                answered = Instant::now();
+            }
+        }
         let now = Instant::now();
         tally.stalled = tally.stalled.max(now - looked);
         looked = now;
@@ -132,23 +149,6 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
                 }
                 // It has been answered.
                 None => {}
-            }
-        }
-        let due = again.front().map(|(at, _)| *at).into_iter().chain(stopped.is_none().then_some(next)).min();
-        let left = due.map_or(EVERY, |due| due.saturating_duration_since(Instant::now()));
-        // What has come is heard also where the asking is behind its time.
-        let mut wait = left.clamp(SHORTEST, EVERY);
-        for _ in 0..HEARD {
-            socket.set_read_timeout(Some(wait))?;
-            wait = SHORTEST;
-            let mut answer = [0; 512];
-            // An ICMP error of an earlier query is no answer, nor is a time that is over.
-            let Ok(len) = socket.recv(&mut answer) else { break };
-            let query = (len >= 12).then(|| u16::from_be_bytes([answer[0], answer[1]]));
-            if let Some(tries) = query.and_then(|id| waiting.remove(&id)) {
-                tally.late += u32::from(tries > 1);
-                tally.silence = tally.silence.max(answered.elapsed());
-                answered = Instant::now();
             }
         }
     }

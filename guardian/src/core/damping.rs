@@ -77,10 +77,21 @@ pub struct Account {
     reckoned: Stamp,
     /// How many holds in a row.
     level: u8,
-    /// The last restore, and after which process.
-    last: Option<(Stamp, Option<ProcessId>)>,
+    /// The last restore.
+    last: Option<Restored>,
     /// How many times in a row the same process has recoiled from the restore.
     recoils: u8,
+}
+
+/// A restore.
+#[derive(Clone, Copy, Debug)]
+struct Restored {
+    /// Before the request: with others it may have been done long before the answer to the last of them.
+    sent: Stamp,
+    /// After the answer.
+    done: Stamp,
+    /// Whose change it undid.
+    by: Option<ProcessId>,
 }
 
 /// A process that undoes a restore within this time may do so because of it.
@@ -88,6 +99,9 @@ const RECOIL: Duration = Duration::from_secs(10);
 
 /// The shortest pause then.
 const RECOIL_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest: who is slower than this undoes it for another reason.
+const RECOIL_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 impl Account {
     /// A new account, full.
@@ -103,7 +117,7 @@ impl Account {
 
     /// When it was last drawn on.
     pub fn last_use(&self) -> Stamp {
-        self.last.map_or(self.reckoned, |(at, _)| at)
+        self.last.map_or(self.reckoned, |last| last.done)
     }
 
     /// Takes one restore out; else until when to hold.
@@ -143,9 +157,9 @@ impl Account {
         self.reckoned
     }
 
-    /// Remembers a restore after a change by `process`.
-    pub const fn restored(&mut self, at: Stamp, process: Option<ProcessId>) {
-        self.last = Some((at, process));
+    /// Remembers a restore after a change by the process `by`, requested after `sent` and answered before `done`.
+    pub const fn restored(&mut self, sent: Stamp, done: Stamp, by: Option<ProcessId>) {
+        self.last = Some(Restored { sent, done, by });
     }
 
     /// How long to wait where the same run of the same process undid our last restore, if it may be the restore that
@@ -154,23 +168,22 @@ impl Account {
     /// systemd-networkd forgets a link that leaves a bridge (the kernel says `RTM_DELLINK` of `AF_BRIDGE`, `br_del_if`),
     /// meets it anew when it is in the bridge again, goes through it from the beginning, and takes it out again, without
     /// end. It is content once it has gone through it outside. How long it takes for that it has just shown: it is waited
-    /// for half as long again, and twice as long each further time, at most `max`. It goes through all links in turn: with
+    /// for half as long again, and twice as long each further time, at most half a minute and `max`. It goes through all links in turn: with
     /// 110 pods that was seen to take 3 s.
     pub fn recoil(&mut self, settings: &Damping, at: Stamp, process: ProcessId) -> Option<Duration> {
-        let restored = self.last.filter(|&(restored, by)| by == Some(process) && restored <= at);
-        let Some(took) = restored.map(|(restored, _)| at.since(restored)).filter(|&took| took < RECOIL)
-        else {
+        let restored = self.last.filter(|last| last.by == Some(process) && last.sent <= at);
+        let Some(took) = restored.map(|last| at.since(last.sent)).filter(|&took| took < RECOIL) else {
             self.recoils = 0;
             return None;
         };
         let pause = (took * 3 / 2).saturating_mul(1u32.checked_shl(self.recoils.into()).unwrap_or(u32::MAX));
         self.recoils = self.recoils.saturating_add(1);
-        Some(pause.max(RECOIL_PAUSE).min(settings.max))
+        Some(pause.clamp(RECOIL_PAUSE, RECOIL_PAUSE_MAX).min(settings.max))
     }
 
     /// Whether the same run of the same process undid our last restore within `window`: it insists.
     pub fn insists(&self, at: Stamp, process: ProcessId, window: Duration) -> bool {
-        self.last.is_some_and(|(restored, by)| by == Some(process) && at.since(restored) < window)
+        self.last.is_some_and(|last| last.by == Some(process) && at.since(last.done) < window)
     }
 }
 
@@ -218,25 +231,33 @@ mod tests {
         let process = ProcessId { tgid: 7, start_ns: 1 };
         let ms = |ms| Stamp(0).after(Duration::from_millis(ms));
         assert_eq!(account.recoil(&settings, ms(0), process), None, "nothing was restored before");
-        account.restored(ms(1), Some(process));
+        account.restored(ms(1), ms(1), Some(process));
         assert_eq!(account.recoil(&settings, ms(201), process), Some(Duration::from_millis(300)));
-        account.restored(ms(501), Some(process));
+        account.restored(ms(501), ms(501), Some(process));
         assert_eq!(account.recoil(&settings, ms(701), process), Some(Duration::from_millis(600)));
-        account.restored(ms(1301), Some(process));
+        account.restored(ms(1301), ms(1301), Some(process));
         assert_eq!(account.recoil(&settings, ms(1501), process), Some(Duration::from_millis(1200)));
-        account.restored(ms(2701), Some(process));
+        account.restored(ms(2701), ms(2701), Some(process));
         assert_eq!(
             account.recoil(&settings, ms(2702), ProcessId { tgid: 8, start_ns: 1 }),
             None,
             "somebody else"
         );
-        account.restored(ms(2703), Some(process));
+        account.restored(ms(2703), ms(2703), Some(process));
         let short = Damping { max: Duration::from_secs(2), ..settings };
         assert_eq!(account.recoil(&short, ms(9703), process), Some(short.max), "and no longer");
-        account.restored(ms(11_703), Some(process));
+        account.restored(ms(11_703), ms(11_703), Some(process));
         assert_eq!(account.recoil(&settings, ms(30_000), process), None, "much later");
-        account.restored(ms(30_000), Some(process));
+        account.restored(ms(30_000), ms(30_000), Some(process));
         assert_eq!(account.recoil(&settings, ms(30_001), process), Some(RECOIL_PAUSE));
+        // With many others: undone before the last of them was there.
+        account.restored(ms(40_000), ms(40_400), Some(process));
+        assert_eq!(account.recoil(&settings, ms(40_300), process), Some(Duration::from_millis(900)));
+        for n in 0..9 {
+            account.restored(ms(50_000 + n * 50_000), ms(50_000 + n * 50_000), Some(process));
+            let pause = account.recoil(&settings, ms(59_000 + n * 50_000), process);
+            assert!(pause.is_some_and(|pause| pause <= RECOIL_PAUSE_MAX), "{pause:?}");
+        }
     }
 
     #[test]

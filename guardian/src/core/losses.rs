@@ -133,14 +133,20 @@ impl Core {
         let culprit = Culprit::from(&*loss.actor);
         let (at, process) = (loss.at, loss.actor.process().map(|process| process.id));
         let first = !matches!(loss.phase, Phase::Insisted(_));
+        let left_its_bridge = matches!(key, Key::Port(_)) && entry.observed.is_empty();
         let account = entry.account(&culprit, &damping, now);
         // Has one process used up the budget by itself, its end comes before the end of the hold.
         let alone = process.filter(|&p| first && account.insists(at, p, INSISTENCE));
-        let recoil =
-            process.filter(|_| matches!(key, Key::Port(_))).and_then(|p| account.recoil(&damping, at, p));
+        let recoil = process.filter(|_| left_its_bridge).and_then(|process| {
+            let until = at.after(account.recoil(&damping, at, process)?);
+            (until > now).then_some((until, process))
+        });
         match (account.draw(&damping, now, &key), alone) {
             (Ok(()), _) => match recoil {
-                Some(pause) => self.hold(key, now.after(pause), RECOILED),
+                Some((until, process)) => {
+                    self.set_phase(key, Phase::Recoiled(until, process));
+                    self.report(key, Outcome::Held, Some(RECOILED.into()));
+                }
                 None => self.set_phase(key, Phase::Ready),
             },
             (Err(_), Some(process)) if self.insisting.len() < INSISTING => {
@@ -149,7 +155,7 @@ impl Core {
                 }
                 self.wait_for(now, key, process);
             }
-            (Err(until), _) => self.hold(key, until, DAMPED),
+            (Err(until), _) => self.hold(key, recoil.map_or(until, |(latest, _)| until.max(latest))),
         }
     }
 
@@ -166,14 +172,14 @@ impl Core {
             return;
         }
         let until = account.held_until();
-        self.hold(key, until, DAMPED);
+        self.hold(key, until);
     }
 
     /// Holds a loss by damping.
-    fn hold(&mut self, key: Key, until: Stamp, why: &str) {
+    fn hold(&mut self, key: Key, until: Stamp) {
         self.set_phase(key, Phase::Held(until));
         self.effects.push(Effect::Damped(true));
-        self.report(key, Outcome::Held, Some(why.into()));
+        self.report(key, Outcome::Held, Some(DAMPED.into()));
     }
 
     /// Why nothing is put back now, if no owner has been running for long: nobody processes withdrawals.
@@ -212,6 +218,7 @@ impl Core {
         match phase {
             Phase::Ready => self.ready.push_back(key),
             Phase::Orphaned => self.orphans += 1,
+            Phase::Recoiled(..) => self.recoiled += 1,
             Phase::Waiting { .. } => {
                 self.waiting.insert(key);
             }
@@ -229,6 +236,7 @@ impl Core {
             }
             Phase::Held(_) => self.effects.push(Effect::Damped(false)),
             Phase::Orphaned => self.orphans = self.orphans.saturating_sub(1),
+            Phase::Recoiled(..) => self.recoiled = self.recoiled.saturating_sub(1),
             _ => {}
         }
     }

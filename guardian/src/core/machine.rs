@@ -77,6 +77,8 @@ pub struct Core {
     pub(super) owner_gone: Option<Stamp>,
     /// Losses that are held for want of an owner.
     pub(super) orphans: usize,
+    /// Losses that are held so that a process can finish which recoils from restores.
+    pub(super) recoiled: usize,
     /// The actor of what our own writes bring about.
     myself: Arc<Actor>,
     pub(super) incidents: Incidents,
@@ -106,6 +108,7 @@ impl Core {
             synced: false,
             owner_gone: None,
             orphans: 0,
+            recoiled: 0,
             myself: Arc::new(Actor::Kernel { what: "a consequence of a restore".into() }),
             incidents: Incidents::default(),
             origins: Origins::default(),

@@ -167,6 +167,43 @@ fn who_takes_a_link_out_of_its_bridge_again_is_let_finish_before_it_comes_back()
     assert_eq!(stage.write(), back, "at once");
 }
 
+/// Who is gone cannot undo it any more; and what was held for another reason, longer than that, waits for nobody.
+#[test]
+fn who_is_let_finish_is_waited_for_as_long_as_it_is_there_and_no_longer() {
+    let settings = Settings { absent_after: Some(Duration::from_secs(60)), ..Settings::default() };
+    let mut stage = Stage::new(settings, &node());
+    let networkd = someone(60, "/usr/lib/systemd/systemd-networkd");
+    let process = networkd.process().expect("a process").id;
+    let back = [Action::Add(Object::Port(Port { link: VETH, master: BRIDGE, kind: None, options: vec![] }))];
+    let taken_twice = |stage: &mut Stage| {
+        stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+        assert_eq!(stage.write(), back, "at once");
+        stage.own(set(veth(BRIDGE)));
+        stage.now += 4_000_000_000;
+        stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+        assert!(stage.write().is_empty());
+    };
+    taken_twice(&mut stage);
+    stage.now += 1_000_000_000;
+    stage.core.step(Stamp(stage.now), Input::Gone(process));
+    assert_eq!(stage.write(), back, "it has ended");
+    stage.own(set(veth(BRIDGE)));
+    assert_eq!(stage.damped, 0, "nobody has undone it more often than damping allows");
+
+    stage.now += 60_000_000_000;
+    stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+    assert_eq!(stage.write(), back);
+    stage.own(set(veth(BRIDGE)));
+    let since = Stamp(stage.now);
+    stage.core.step(since, Input::Owner { alive: false, since: Stamp(since.0 - 61_000_000_000) });
+    stage.now += 4_000_000_000;
+    stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+    assert!(stage.write().is_empty(), "nobody is there to withdraw it");
+    stage.now += 3_600_000_000_000;
+    stage.core.step(Stamp(stage.now), Input::Owner { alive: true, since: Stamp(stage.now) });
+    assert_eq!(stage.write(), back, "it has long finished");
+}
+
 #[test]
 fn without_an_owner_losses_are_held_until_one_is_there() {
     let settings = Settings { absent_after: Some(Duration::from_secs(60)), ..Settings::default() };

@@ -140,7 +140,7 @@ impl Core {
                     let process = loss.actor.process().map(|process| process.id);
                     let culprit = Culprit::from(&*loss.actor);
                     let damping = self.settings.damping;
-                    entry.account(&culprit, &damping, wrote.done).restored(wrote.done, process);
+                    entry.account(&culprit, &damping, wrote.done).restored(wrote.sent, wrote.done, process);
                 }
                 if !self.resolve(key, Outcome::Restored, wrote.done) {
                     self.ready.push_back(key);
@@ -316,7 +316,9 @@ impl Core {
             let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
             match phase {
                 Some(Phase::Settling(_)) => self.admit(now, key),
-                Some(Phase::Held(_) | Phase::Waiting { .. }) => self.set_phase(key, Phase::Ready),
+                Some(Phase::Held(_) | Phase::Recoiled(..) | Phase::Waiting { .. }) => {
+                    self.set_phase(key, Phase::Ready);
+                }
                 _ => {}
             }
         }
@@ -332,6 +334,13 @@ impl Core {
                 Some(Phase::Insisted(by)) if by == process && ended => self.set_phase(key, Phase::Ready),
                 Some(Phase::Insisted(by)) if by == process => self.admit_after_quiet(now, key),
                 _ => {}
+            }
+        }
+        if ended && self.recoiled > 0 {
+            let phase = |key: &Key| Some(self.rib.get(key)?.loss.as_deref()?.phase);
+            let is_its = |key: &Key| matches!(phase(key), Some(Phase::Recoiled(_, by)) if by == process);
+            for key in self.timers.iter().map(|&(_, key)| key).filter(is_its).collect::<Vec<_>>() {
+                self.set_phase(key, Phase::Ready);
             }
         }
     }

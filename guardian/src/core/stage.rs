@@ -26,6 +26,8 @@ pub(super) struct Stage {
     pub core: Core,
     pub now: u64,
     pub reports: Vec<super::Report>,
+    /// How many times damping has held something.
+    pub damped: usize,
 }
 
 impl Stage {
@@ -36,7 +38,7 @@ impl Stage {
             Input::Dump(Dump { started: Stamp(1), ended: Stamp(2), objects: objects.to_vec() }),
         );
         let _ = core.effects().count();
-        Self { core, now: 1000, reports: vec![] }
+        Self { core, now: 1000, reports: vec![], damped: 0 }
     }
 
     pub fn tell(&mut self, notice: Notice, who: &Arc<Actor>, verdict: Verdict) {
@@ -53,11 +55,13 @@ impl Stage {
     }
 
     pub fn collect(&mut self) {
-        let reports = self.core.effects().filter_map(|effect| match effect {
-            Effect::Report(report) => Some(*report),
-            _ => None,
-        });
-        self.reports.extend(reports);
+        for effect in self.core.effects() {
+            match effect {
+                Effect::Report(report) => self.reports.push(*report),
+                Effect::Damped(true) => self.damped += 1,
+                _ => {}
+            }
+        }
     }
 
     /// A dump that finds this.
