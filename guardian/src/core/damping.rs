@@ -79,8 +79,8 @@ pub struct Account {
     level: u8,
     /// The last restore.
     last: Option<Restored>,
-    /// How many times in a row the same process has recoiled from the restore.
-    recoils: u8,
+    /// How many times in a row the same process has recoiled from the restore, and how fast at its fastest.
+    recoils: Option<(u8, Duration)>,
 }
 
 /// A restore.
@@ -107,7 +107,7 @@ impl Account {
     /// A new account, full.
     pub fn new(culprit: Culprit, settings: &Damping, now: Stamp) -> Self {
         let burst = if culprit == Culprit::Unknown { 1 } else { settings.burst.max(1) };
-        Self { culprit, left: u64::from(burst) * 1000, reckoned: now, level: 0, last: None, recoils: 0 }
+        Self { culprit, left: u64::from(burst) * 1000, reckoned: now, level: 0, last: None, recoils: None }
     }
 
     /// Whose it is.
@@ -167,17 +167,23 @@ impl Account {
     ///
     /// systemd-networkd forgets a link that leaves a bridge (the kernel says `RTM_DELLINK` of `AF_BRIDGE`, `br_del_if`),
     /// meets it anew when it is in the bridge again, goes through it from the beginning, and takes it out again, without
-    /// end. It is content once it has gone through it outside. How long it takes for that it has just shown: it is waited
-    /// for half as long again, and twice as long each further time, at most half a minute and `max`. It goes through all links in turn: with
-    /// 110 pods that was seen to take 3 s.
+    /// end. It is content once it has gone through it outside. How long it takes for that it shows when it does so again:
+    /// it is waited for half as long again, and twice as long each further time, at most half a minute and `max`. It goes
+    /// through all links in turn: with 110 pods that was seen to take 3 s.
+    ///
+    /// Once is no sign of it: an administrator who restarts networkd and has it read its files again a few seconds later
+    /// has it take links twice, and it would be waited for in vain for as long as that was apart.
     pub fn recoil(&mut self, settings: &Damping, at: Stamp, process: ProcessId) -> Option<Duration> {
         let restored = self.last.filter(|last| last.by == Some(process) && last.sent <= at);
         let Some(took) = restored.map(|last| at.since(last.sent)).filter(|&took| took < RECOIL) else {
-            self.recoils = 0;
+            self.recoils = None;
             return None;
         };
-        let pause = (took * 3 / 2).saturating_mul(1u32.checked_shl(self.recoils.into()).unwrap_or(u32::MAX));
-        self.recoils = self.recoils.saturating_add(1);
+        let (times, fastest) = self.recoils.unwrap_or((0, took));
+        let took = took.min(fastest);
+        self.recoils = Some((times.saturating_add(1), took));
+        let longer = 1u32.checked_shl(times.checked_sub(1)?.into()).unwrap_or(u32::MAX);
+        let pause = (took * 3 / 2).saturating_mul(longer);
         Some(pause.clamp(RECOIL_PAUSE, RECOIL_PAUSE_MAX).min(settings.max))
     }
 
@@ -231,33 +237,42 @@ mod tests {
         let process = ProcessId { tgid: 7, start_ns: 1 };
         let ms = |ms| Stamp(0).after(Duration::from_millis(ms));
         assert_eq!(account.recoil(&settings, ms(0), process), None, "nothing was restored before");
-        account.restored(ms(1), ms(1), Some(process));
-        assert_eq!(account.recoil(&settings, ms(201), process), Some(Duration::from_millis(300)));
-        account.restored(ms(501), ms(501), Some(process));
-        assert_eq!(account.recoil(&settings, ms(701), process), Some(Duration::from_millis(600)));
-        account.restored(ms(1301), ms(1301), Some(process));
-        assert_eq!(account.recoil(&settings, ms(1501), process), Some(Duration::from_millis(1200)));
-        account.restored(ms(2701), ms(2701), Some(process));
+        let mut now = 1;
+        let mut again = |account: &mut Account, settings: &Damping, after: u64| {
+            account.restored(ms(now), ms(now), Some(process));
+            now += after;
+            account.recoil(settings, ms(now), process).map(|pause| pause.as_millis())
+        };
+        assert_eq!(again(&mut account, &settings, 200), None, "once is no sign of it");
+        assert_eq!(again(&mut account, &settings, 200), Some(300));
+        assert_eq!(again(&mut account, &settings, 200), Some(600));
         assert_eq!(
-            account.recoil(&settings, ms(2702), ProcessId { tgid: 8, start_ns: 1 }),
-            None,
-            "somebody else"
+            again(&mut account, &settings, 6000),
+            Some(1200),
+            "for another reason: it is not that slow"
         );
-        account.restored(ms(2703), ms(2703), Some(process));
+        assert_eq!(again(&mut account, &settings, 18_000), None, "much later");
+        assert_eq!(again(&mut account, &settings, 9000), None);
         let short = Damping { max: Duration::from_secs(2), ..settings };
-        assert_eq!(account.recoil(&short, ms(9703), process), Some(short.max), "and no longer");
-        account.restored(ms(11_703), ms(11_703), Some(process));
-        assert_eq!(account.recoil(&settings, ms(30_000), process), None, "much later");
-        account.restored(ms(30_000), ms(30_000), Some(process));
-        assert_eq!(account.recoil(&settings, ms(30_001), process), Some(RECOIL_PAUSE));
-        // With many others: undone before the last of them was there.
-        account.restored(ms(40_000), ms(40_400), Some(process));
-        assert_eq!(account.recoil(&settings, ms(40_300), process), Some(Duration::from_millis(900)));
-        for n in 0..9 {
-            account.restored(ms(50_000 + n * 50_000), ms(50_000 + n * 50_000), Some(process));
-            let pause = account.recoil(&settings, ms(59_000 + n * 50_000), process);
-            assert!(pause.is_some_and(|pause| pause <= RECOIL_PAUSE_MAX), "{pause:?}");
+        assert_eq!(again(&mut account, &short, 9000), Some(2000), "and no longer");
+        for _ in 0..9 {
+            let pause = again(&mut account, &settings, 9000);
+            assert!(pause.is_some_and(|pause| pause <= RECOIL_PAUSE_MAX.as_millis()), "{pause:?}");
         }
+        let other = ProcessId { tgid: 8, start_ns: 1 };
+        account.restored(ms(200_000), ms(200_000), Some(process));
+        assert_eq!(account.recoil(&settings, ms(200_001), other), None, "somebody else");
+        // With many others: undone before the last of them was there.
+        account.restored(ms(300_000), ms(300_400), Some(process));
+        assert_eq!(account.recoil(&settings, ms(300_300), process), None);
+        account.restored(ms(301_000), ms(301_400), Some(process));
+        assert_eq!(account.recoil(&settings, ms(301_300), process), Some(Duration::from_millis(450)));
+        account.restored(ms(320_000), ms(320_000), Some(process));
+        assert_eq!(account.recoil(&settings, ms(330_000), process), None);
+        account.restored(ms(330_000), ms(330_000), Some(process));
+        assert_eq!(account.recoil(&settings, ms(330_001), process), None);
+        account.restored(ms(330_001), ms(330_001), Some(process));
+        assert_eq!(account.recoil(&settings, ms(330_002), process), Some(RECOIL_PAUSE));
     }
 
     #[test]
