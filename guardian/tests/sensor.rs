@@ -13,7 +13,7 @@ use route_guardian::{
     netlink::Executor,
     sensor::{KernelScope, Lost, Options, SensorStatus},
 };
-use sensor_lab::{ADD, DEL, Lab, client, in_namespace, ip, netlink, now, run, self_as};
+use sensor_lab::{ADD, DEL, Lab, client, in_namespace, ip, is_named, netlink, now, run, self_as};
 
 const TEN: u8 = 10;
 
@@ -29,7 +29,7 @@ fn a_deletion_names_program_arguments_and_ancestors() {
         let found = lab.message(DEL, [TEN, 50, 1, 0]);
         let task = &found.task;
         assert!(task.known && !task.kthread && !task.interrupt && !task.exiting, "{task:?}");
-        assert!(task.comm.starts_with(b"ip\0"), "{task:?}");
+        assert!(is_named(task, "ip"), "{task:?}");
         let process = lab.process_of(task);
         assert_eq!(process.exe.as_deref(), sensor_lab::real_ip().to_str());
         assert_eq!(process.argv, ["ip", "route", "del", "10.50.1.0/24", "dev", "a0"]);
@@ -105,7 +105,7 @@ fn names_anyone_can_set_do_not_deceive() {
             (3, "kube-router", &copy),
         ] {
             let found = lab.message(DEL, [TEN, 52, n, 0]);
-            assert!(found.task.comm.starts_with(comm.as_bytes()), "{found:?}");
+            assert!(is_named(&found.task, comm), "{found:?}");
             assert_eq!(lab.process_of(&found.task).exe.as_deref(), exe.canonicalize().unwrap().to_str());
         }
     });
@@ -272,7 +272,7 @@ fn a_router_advertisement_is_blamed_on_nobody() {
         let by_router: Vec<_> = lab
             .seen
             .iter()
-            .filter(|seen| seen.route_protocol_or(0) == 9 && !seen.task.comm.starts_with(b"ip\0"))
+            .filter(|seen| seen.route_protocol_or(0) == 9 && !is_named(&seen.task, "ip"))
             .collect();
         assert!(by_router.iter().any(|seen| seen.kind() == ADD), "no route came: {:?}", lab.seen);
         assert!(by_router.iter().any(|seen| seen.kind() == DEL), "no route went: {by_router:?}");
@@ -281,7 +281,7 @@ fn a_router_advertisement_is_blamed_on_nobody() {
         }
         assert!(by_router.iter().any(|seen| seen.task.interrupt), "{by_router:?}");
         let flushed = lab.seen.iter().rfind(|seen| seen.kind() == DEL).unwrap();
-        assert!(!flushed.task.interrupt && flushed.task.comm.starts_with(b"ip\0"), "{flushed:?}");
+        assert!(!flushed.task.interrupt && is_named(&flushed.task, "ip"), "{flushed:?}");
     });
 }
 

@@ -10,7 +10,7 @@ use route_guardian::{
     model::route::rt,
     sensor::{KernelScope, Lost, Options},
 };
-use sensor_lab::{DEL, Lab, in_namespace, ip, now, run};
+use sensor_lab::{DEL, Lab, in_namespace, ip, is_named, now, run};
 
 /// Whether this kernel takes the FIB hooks. Those that clusters run do.
 fn has_fib_hooks(lab: &Lab) -> bool {
@@ -65,7 +65,7 @@ fn each_falls_once(trampolines: bool) {
         told.dedup();
         assert_eq!(told.len(), ROUTES as usize, "each once");
         for (task, route) in lab.fallen.iter().filter(|(_, route)| route.protocol == 17) {
-            assert!(task.known && task.comm.starts_with(b"ip\0") && !task.own, "{task:?}");
+            assert!(task.known && is_named(task, "ip") && !task.own, "{task:?}");
             assert_eq!((route.key.table, route.key.metric, route.key.tos), (254, 7, 0));
             assert_eq!((route.kind, route.scope, route.key.dst.len()), (rt::RTN_UNICAST, 253, 24));
         }

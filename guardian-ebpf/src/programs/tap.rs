@@ -50,13 +50,13 @@ fn sense(ctx: &SkBuffContext) {
     // SAFETY: no arguments.
     let at = unsafe { bpf_ktime_get_ns() };
     let Some(header) = scope::load::<Header>(ctx, 0) else { return };
+    if !scope::is_of_interest(ctx, &header) {
+        return;
+    }
     let task = task::current();
     // What the daemon asked for carries its port, and it has the answer. What the kernel does besides, a route with an
     // address, carries none; nor does what an interrupt does that comes in between. Ten thousand restores go through here.
     if header.port != 0 && task::is_own(task) {
-        return;
-    }
-    if !scope::is_of_interest(ctx, &header) {
         return;
     }
     let mut head = MessageHead { kind: KIND_MESSAGE, at, ..MessageHead::default() };
@@ -81,7 +81,7 @@ pub(super) fn attribute(task: u64, head: &mut MessageHead) -> bool {
     if head.bits & (CONTEXT_INTERRUPT | CONTEXT_KTHREAD) != 0 {
         return false;
     }
-    if task::is_self(head.id) {
+    if task::is_self(head.id.tgid) {
         head.bits |= CONTEXT_SELF;
         return false;
     }

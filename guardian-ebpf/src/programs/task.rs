@@ -180,7 +180,7 @@ pub(super) fn remember_self() {
     }
 }
 
-/// Whether `current` is a thread of the daemon, by its process number alone: that is the daemon's as long as it lives.
+/// Whether `current` is a thread of the daemon. Reads nothing else of it.
 #[inline(always)]
 pub(super) fn is_own(task: u64) -> bool {
     let identity = IDENTITY.load();
@@ -191,11 +191,11 @@ pub(super) fn is_own(task: u64) -> bool {
     } else {
         0
     };
-    is_self(Id { tgid, pad: 0, start: 0 })
+    is_self(tgid)
 }
 
-/// Whether a process is the daemon itself.
+/// Whether a process is the daemon itself, by its number alone: that is the daemon's as long as it lives.
 #[inline(always)]
-pub(super) fn is_self(id: Id) -> bool {
-    SELF.get(0).is_some_and(|own: &Whoami| own.id.tgid != 0 && own.id.tgid == id.tgid)
+pub(super) fn is_self(tgid: u32) -> bool {
+    SELF.get(0).is_some_and(|own: &Whoami| own.id.tgid != 0 && own.id.tgid == tgid)
 }

@@ -100,7 +100,7 @@ const RECOIL: Duration = Duration::from_secs(10);
 /// The shortest pause then.
 const RECOIL_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest: who is slower than this undoes it for another reason.
+/// The longest: who has not finished by then is waited for no longer.
 const RECOIL_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 impl Account {

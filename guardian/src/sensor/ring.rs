@@ -204,6 +204,12 @@ mod tests {
     }
 
     #[test]
+    fn a_name_has_nothing_behind_its_end() {
+        assert_eq!(padded(*b"ip\0ng-running\0\0\0"), *b"ip\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(padded([b'a'; 16]), [b'a'; 16]);
+    }
+
+    #[test]
     fn reads_a_message_at_any_alignment() {
         let head = MessageHead {
             kind: KIND_MESSAGE,

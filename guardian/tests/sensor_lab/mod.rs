@@ -23,6 +23,11 @@ use route_guardian::{
 pub const ADD: u16 = 24;
 pub const DEL: u16 = 25;
 
+/// Whether a thread has exactly this name.
+pub fn is_named(task: &Task, name: &str) -> bool {
+    task.comm.split(|byte| *byte == 0).next() == Some(name.as_bytes())
+}
+
 /// A message with what it takes to look at it later.
 #[derive(Debug)]
 pub struct Seen {
