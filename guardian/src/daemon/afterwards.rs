@@ -3,7 +3,7 @@
 //! A restore often runs on the CPU of the very program that made it necessary, before that program goes on. To
 //! tell of it takes as long again, and nobody waits for that: it is done a moment later.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use tokio::{sync::mpsc::error::TrySendError, task::spawn_blocking};
 
@@ -18,8 +18,7 @@ use crate::{
     surface::metrics::{Metrics, Objects},
 };
 
-/// Records are made this long after the first change that they tell of: the shortest time that the runtime's
-/// timers know.
+/// Records are made this long after the first change that they tell of: the shortest time that is slept for.
 const RECORDS: Duration = Duration::from_millis(1);
 
 /// Gauges follow a change after this time, so that a burst costs one count.
@@ -136,13 +135,13 @@ impl Guard {
     }
 
     /// Tells everything, at the end: waits for the edges, though not for ever.
-    pub(super) async fn tell_all(&mut self) {
+    pub(super) fn tell_all(&mut self) {
         for _ in 0..PATIENCE {
             self.tell();
             if self.later.is_empty() {
                 return;
             }
-            tokio::time::sleep(RECORDS).await;
+            thread::sleep(RECORDS);
         }
         log::error!("{} records are lost: the journal is too slow to take them", self.later.reports.len());
         self.metrics.add_lost("queue", self.later.reports.len() as u64);

@@ -1,13 +1,21 @@
 //! The guard loop: take in, write, tell, wait.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
-    time::sleep,
 };
 
 use super::{
@@ -17,6 +25,7 @@ use super::{
     cost::Cost,
     edges::Told,
     owner_watch::OwnerWatch,
+    reactor::{Reactor, Woken},
     record::Ids,
     reload::open_source,
     restart::Restart,
@@ -41,7 +50,7 @@ use crate::{
 /// Writes in one go, between two looks at what has come.
 const WRITES: usize = 256;
 
-/// Turns in a row before anybody else is looked at.
+/// Turns in a row before anybody else is attended to.
 const TURNS: usize = 8;
 
 /// How often it is looked for an owner while something is held for want of one.
@@ -71,6 +80,17 @@ impl Signals {
     }
 }
 
+/// Who was attended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attended {
+    /// Nobody had anything.
+    Nobody,
+    /// Somebody, who may have more.
+    Somebody,
+    /// Whoever wants it to end.
+    End,
+}
+
 /// What the guard is made from.
 pub struct Start {
     pub config: Config,
@@ -92,6 +112,7 @@ pub struct Guard {
     pub(super) options: RunOptions,
     pub(super) core: Core,
     pub(super) source: Source,
+    pub(super) reactor: Reactor,
     /// Why there is no tap, where there is none.
     pub(super) without_tap: Option<String>,
     pub(super) executor: Executor,
@@ -123,6 +144,8 @@ impl Guard {
         let Start { config, options, scope, owner, metrics, told, asks } = start;
         let executor = Executor::open().context("cannot open the netlink socket that writes routes")?;
         let (source, without_tap) = open_source(&config, &options)?;
+        let reactor = Reactor::new().context("cannot wait for anything")?;
+        reactor.watch(&source).context("cannot wait for the sensors")?;
         let mut attribution = Attribution::new(Attribution::PROCESSES);
         attribution.look_up_cgroups_at_once(owner.needs_cgroups());
         let service = Service::new().context("cannot start the thread that tells the service manager")?;
@@ -138,6 +161,7 @@ impl Guard {
             rejected: None,
             options,
             source,
+            reactor,
             without_tap,
             executor,
             attribution,
@@ -166,30 +190,43 @@ impl Guard {
     }
 
     /// Runs until SIGTERM or SIGINT. Routes are left as they are.
-    pub async fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
+    pub fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
         log::info!(
             "guarding this network namespace: profile {}, mode {}",
             self.config.profile,
             self.config.mode
         );
+        // At first nobody knows the bell.
+        let mut woken = Woken::Bell;
         loop {
-            while (0..TURNS).all(|_| self.turn()) {
-                // A flood must not keep signals and questions waiting for ever.
-                tokio::task::yield_now().await;
-            }
-            if self.deadline().is_some_and(|at| at <= clock::now()) {
+            // A flood must not keep the others waiting for ever.
+            let flooded = (0..TURNS).all(|_| self.turn());
+            let due = woken == Woken::Time || self.deadline().is_some_and(|at| at <= clock::now());
+            if due {
                 self.due();
             }
-            if self.wait(&mut signals).await? {
-                self.service.stopping();
-                self.tell_all().await;
-                log::info!("ending; everything is left as it is");
-                let (desired, links) = (self.core.desired(), self.core.links().clone());
-                if self.core.is_synced() {
-                    self.restart.finish(&desired, &links).await;
+            // What has begun meanwhile does not know the bell yet; it is due in a millisecond (`Later::touch`).
+            let look = flooded || due || woken == Woken::Bell;
+            woken = match if look { self.attend(&mut signals)? } else { Attended::Nobody } {
+                Attended::End => {
+                    self.finish();
+                    return Ok(());
                 }
-                return Ok(());
-            }
+                Attended::Somebody => Woken::Bell,
+                Attended::Nobody if flooded => Woken::Source,
+                Attended::Nobody => self.sleep()?,
+            };
+        }
+    }
+
+    /// The last that is done: what happened is told and saved.
+    fn finish(mut self) {
+        self.service.stopping();
+        self.tell_all();
+        log::info!("ending; everything is left as it is");
+        let (desired, links) = (self.core.desired(), self.core.links().clone());
+        if self.core.is_synced() {
+            Handle::current().block_on(self.restart.finish(&desired, &links));
         }
     }
 
@@ -375,40 +412,42 @@ impl Guard {
             .min()
     }
 
-    /// Waits for the next thing to happen; `true` to end.
-    async fn wait(&mut self, signals: &mut Signals) -> anyhow::Result<bool> {
-        let Signals { terminate, interrupt, hangup } = signals;
-        self.start_dump();
+    /// Sleeps until the kernel announces something, the bell rings, or something is due.
+    fn sleep(&mut self) -> anyhow::Result<Woken> {
         // An owner that starts and does nothing yet makes itself known to nobody.
         let look = self.core.has_orphans().then(|| clock::now().after(OWNER_LOOK));
         let deadline = self.deadline().into_iter().chain(look).min().map(|at| at.since(clock::now()));
-        let own_port = self.executor.port();
-        let dumping = async {
-            match self.dumping.as_mut() {
-                Some(dump) => dump.await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            result = self.source.wait(own_port, &mut self.taken) => {
-                result.context("cannot read what the kernel announces")?;
-            }
-            result = dumping => {
-                self.dumping = None;
-                self.dumped(result.context("the dump broke off")?);
-            }
-            () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => self.due(),
-            () = self.owner_watch.changed() => self.owner_changed(),
-            Some(ask) = self.asks.recv() => self.answer(ask),
-            _ = hangup.recv() => {
-                // Why it was not taken is in the log.
-                let _ = self.reload();
-            }
-            _ = terminate.recv() => return Ok(true),
-            _ = interrupt.recv() => return Ok(true),
+        self.reactor.sleep(deadline).context("cannot wait for what the kernel announces")
+    }
+
+    /// Attends to one of each who is not the kernel; those who have nothing ring the bell when they have.
+    fn attend(&mut self, signals: &mut Signals) -> anyhow::Result<Attended> {
+        self.start_dump();
+        let bell = self.reactor.bell();
+        let cx = &mut Context::from_waker(&bell);
+        let mut attended = Attended::Nobody;
+        if signals.terminate.poll_recv(cx).is_ready() || signals.interrupt.poll_recv(cx).is_ready() {
+            return Ok(Attended::End);
         }
-        Ok(false)
+        if let Some(Poll::Ready(result)) = self.dumping.as_mut().map(|dump| Pin::new(dump).poll(cx)) {
+            self.dumping = None;
+            self.dumped(result.context("the dump broke off")?);
+            attended = Attended::Somebody;
+        }
+        if self.owner_watch.poll_changed(cx).is_ready() {
+            self.owner_changed();
+            attended = Attended::Somebody;
+        }
+        if let Poll::Ready(Some(ask)) = self.asks.poll_recv(cx) {
+            self.answer(ask);
+            attended = Attended::Somebody;
+        }
+        if signals.hangup.poll_recv(cx).is_ready() {
+            // Why it was not taken is in the log.
+            let _ = self.reload();
+            attended = Attended::Somebody;
+        }
+        Ok(attended)
     }
 
     /// Whether an owner is running has changed.

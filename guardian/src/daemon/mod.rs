@@ -2,7 +2,8 @@
 //!
 //! The *guard* thread owns sensors, core and executor, and waits for nobody but the kernel. The *edges*
 //! thread serves everybody else: journal, metrics, HTTP, the control socket. Bounded channels lie between
-//! them, and the guard never waits on one.
+//! them, and the guard never waits on one. What the guard awaits besides the kernel, signals, questions, an owner's end,
+//! is watched by a third, the *attendant*, which does nothing but wake it.
 
 mod afterwards;
 mod answer;
@@ -13,6 +14,7 @@ mod guard;
 mod lock;
 mod owner_watch;
 mod priority;
+mod reactor;
 mod record;
 mod reload;
 mod restart;
@@ -65,19 +67,21 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
     let edges = edges::Edges { journal, control, http, kubernetes, metrics: metrics.clone(), guard: asker };
     let (told, edges) = edges.start(config.state.dir.clone()).context("cannot start the edges thread")?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("attendant")
         .enable_all()
         .build()
         .context("cannot start the guard's runtime")?;
-    // After the edges have started: they are in no hurry.
+    // After the others have started: they are in no hurry.
     if let Err(error) = priority::raise() {
         log::warn!("on a busy node restores take longer: no priority for the guard thread ({error})");
     }
-    let result = runtime.block_on(async {
-        let signals = guard::Signals::new().context("cannot wait for signals")?;
-        let guard = guard::Guard::new(guard::Start { config, options, scope, owner, metrics, told, asks })?;
-        guard.run(signals).await
+    let within = runtime.enter();
+    let result = guard::Signals::new().context("cannot wait for signals").and_then(|signals| {
+        guard::Guard::new(guard::Start { config, options, scope, owner, metrics, told, asks })?.run(signals)
     });
+    drop(within);
     // The journal takes what is on its way, then the edges end.
     drop(runtime);
     edges.finish();

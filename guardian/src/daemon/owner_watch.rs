@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    future::{Future as _, poll_fn},
+    future::Future as _,
     io,
     os::fd::{FromRawFd as _, OwnedFd},
     pin::Pin,
@@ -116,12 +116,8 @@ impl OwnerWatch {
         self.start_look(clock::now());
     }
 
-    /// Waits until an owner is alive where none was, or none where one was. May be dropped at any time.
-    pub async fn changed(&mut self) {
-        poll_fn(|cx| self.poll_changed(cx)).await;
-    }
-
-    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when an owner is alive where none was, or none where one was. Otherwise it wakes `cx` when that may be.
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.owners.retain(|owner| match &owner.pidfd {
                 Some(pidfd) => pidfd.poll_read_ready(cx).is_pending(),

@@ -1,4 +1,5 @@
 use std::{
+    future::poll_fn,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -78,8 +79,12 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 /// Whether nothing changes for a moment.
+async fn changed(watch: &mut OwnerWatch) {
+    poll_fn(|cx| watch.poll_changed(cx)).await;
+}
+
 async fn stays(watch: &mut OwnerWatch) -> bool {
-    timeout(Duration::from_millis(200), watch.changed()).await.is_err()
+    timeout(Duration::from_millis(200), changed(watch)).await.is_err()
 }
 
 fn long_ago(watch: &mut OwnerWatch) {
@@ -98,7 +103,7 @@ fn an_owner_that_runs_already_is_found_and_its_end_told() {
         assert!(stays(&mut watch).await);
         let before = clock::now();
         owner.end();
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive() && watch.gone_since() >= Some(before));
         assert!(stays(&mut watch).await);
     });
@@ -118,7 +123,7 @@ fn without_an_owner_it_is_gone_since_the_start_until_one_is_found() {
         assert!(watch.looking.is_none() && stays(&mut watch).await && !watch.alive());
         long_ago(&mut watch);
         watch.look_again(clock::now());
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(watch.alive());
         // What was found is looked at once more, and that is all.
         while watch.looking.is_some() {
@@ -128,7 +133,7 @@ fn without_an_owner_it_is_gone_since_the_start_until_one_is_found() {
         watch.look_again(clock::now());
         assert!(watch.looking.is_none(), "one is known: there is nothing to look for");
         owner.end();
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive());
     });
 }
@@ -145,7 +150,7 @@ fn the_last_of_several_counts() {
         assert!(stays(&mut watch).await && watch.alive());
         long_ago(&mut watch);
         second.end();
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive());
     });
 }
@@ -160,7 +165,7 @@ fn what_an_owner_has_started_is_none_itself() {
         let mut watch = OwnerWatch::new(program.rule());
         assert!(watch.alive());
         owner.kill();
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive());
         drop(pipe);
     });
@@ -179,7 +184,7 @@ fn one_that_becomes_another_program_is_none_any_more() {
         while program.rule().names_exe(&process.process().exe.unwrap_or_default()) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive() && process.0.try_wait().unwrap().is_none());
     });
 }
@@ -207,10 +212,10 @@ fn one_that_is_told_of_is_held_at_once() {
         let owner = program.start(&["600"]);
         watch.started(&owner.process());
         assert!(watch.alive());
-        watch.changed().await;
+        changed(&mut watch).await;
         let process = owner.process();
         owner.end();
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive());
         // Told of too late.
         watch.started(&process);
@@ -249,19 +254,19 @@ fn a_kernel_without_pidfds_is_looked_at_lazily_and_believes_the_exit_sensor() {
         assert!(stays(&mut watch).await && watch.alive(), "nobody has said so");
         long_ago(&mut watch);
         watch.look_again(clock::now());
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive());
 
         let owner = program.start(&["600"]);
         watch.started(&owner.process());
-        watch.changed().await;
+        changed(&mut watch).await;
         watch.owners[0].pidfd = None;
         let again = owner.process().id;
         owner.end();
         watch.ended(process);
         assert!(watch.looking.is_none(), "that was another");
         watch.ended(again);
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive());
     });
 }
@@ -274,11 +279,11 @@ fn a_cgroup_makes_owners_and_a_new_rule_is_followed() {
         assert!(!watch.alive());
         // This process, and any other.
         watch.set_rule(OwnerRule::new(&[], &["*".to_owned()], true).unwrap());
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(watch.alive() && (1..=OWNERS_MAX).contains(&watch.owners.len()));
         watch.set_rule(program.rule());
         assert!(watch.alive(), "until it is known better");
-        watch.changed().await;
+        changed(&mut watch).await;
         assert!(!watch.alive());
         watch.set_rule(OwnerRule::default());
         assert!(stays(&mut watch).await && !watch.alive());

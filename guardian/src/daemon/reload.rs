@@ -52,6 +52,9 @@ impl Guard {
             }
             self.take_in();
             self.count_losses();
+            self.reactor.watch(&source).context("cannot wait for the new sensors")?;
+            // It is closed in a moment, and then wakes nobody anyhow.
+            let _ = self.reactor.forget(&self.source);
             (self.source, self.without_tap) = (source, without_tap);
             self.lost = Lost::default();
             self.cost = Cost::default();
@@ -94,7 +97,7 @@ pub(super) fn open_source(config: &Config, options: &RunOptions) -> anyhow::Resu
         ..sensor::Options::default()
     };
     match Sensors::open(&wanted) {
-        Ok(sensors) => Ok((Source::tap(sensors).context("cannot wait for the sensors' ring")?, None)),
+        Ok(sensors) => Ok((Source::tap(sensors), None)),
         Err(error) => Ok((plain()?, Some(error.to_string()))),
     }
 }

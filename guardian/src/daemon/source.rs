@@ -1,8 +1,9 @@
 //! Where changes come from: the tap, or plain netlink without BPF.
 
-use std::{collections::BTreeSet, io};
-
-use tokio::io::{Interest, unix::AsyncFd};
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsRawFd, RawFd},
+};
 
 use super::clock;
 use crate::{
@@ -20,8 +21,8 @@ const BATCH: usize = 256;
 pub enum Source {
     /// The socket filter, which knows who.
     Tap {
-        /// The sensors; readable when there are records.
-        sensors: Box<AsyncFd<Sensors>>,
+        /// The sensors.
+        sensors: Box<Sensors>,
         /// Whether it can tell interrupts from the tasks that they interrupt.
         sees_interrupts: bool,
     },
@@ -49,41 +50,27 @@ pub enum Taken {
 }
 
 impl Source {
-    /// The tap as a source. To be called within the runtime.
-    pub fn tap(sensors: Sensors) -> io::Result<Self> {
+    /// The tap as a source.
+    pub fn tap(sensors: Sensors) -> Self {
         let sees_interrupts = sensors.status().iter().any(|s| s.name == "interrupt" && s.attached);
-        // SAFETY: the descriptor is the ring's, which lives in `sensors` and is the same for as long as it
-        // lives; the AsyncFd owns `sensors` and drops the registration first.
-        let sensors = unsafe { AsyncFd::register_with_interest(sensors, Interest::READABLE)? };
-        Ok(Self::Tap { sensors: Box::new(sensors), sees_interrupts })
-    }
-
-    /// Waits until there is something to take, and takes of the plain socket. May be dropped at any time.
-    pub async fn wait(&mut self, own_port: u32, into: &mut Vec<Taken>) -> io::Result<()> {
-        match self {
-            Self::Tap { sensors, .. } => {
-                // Cleared before the ring is read, so that what comes meanwhile sets it again.
-                sensors.readable_mut().await?.clear_ready();
-            }
-            Self::Plain(listener) => match listener.recv().await? {
-                Received::Datagram(bytes) => plain(bytes, own_port, into),
-                Received::Overrun => into.push(Taken::Overrun),
-            },
-        }
-        Ok(())
+        Self::Tap { sensors: Box::new(sensors), sees_interrupts }
     }
 
     /// Takes what is there, at most a batch; whether there may be more.
     pub fn take(&mut self, own_port: u32, into: &mut Vec<Taken>) -> bool {
-        let Self::Tap { sensors, sees_interrupts } = self else { return false };
-        let sees_interrupts = *sees_interrupts;
-        sensors.get_mut().drain(BATCH, &mut |sensed| tapped(sensed, sees_interrupts, own_port, into)) == BATCH
+        match self {
+            Self::Tap { sensors, sees_interrupts } => {
+                let sees_interrupts = *sees_interrupts;
+                sensors.drain(BATCH, &mut |sensed| tapped(sensed, sees_interrupts, own_port, into)) == BATCH
+            }
+            Self::Plain(listener) => (0..BATCH).all(|_| hear(listener, own_port, into)),
+        }
     }
 
     /// The counters of lookups, where they can be had.
     pub fn lookups(&mut self) -> Option<&mut Lookups> {
         match self {
-            Self::Tap { sensors, .. } => sensors.get_mut().lookups(),
+            Self::Tap { sensors, .. } => sensors.lookups(),
             Self::Plain(_) => None,
         }
     }
@@ -93,14 +80,14 @@ impl Source {
     pub fn complete(&self, results: &mut [Applied], since: Stamp) {
         let Self::Tap { sensors, .. } = self else { return };
         if let [Applied::Refused { message: message @ None, .. }] = results {
-            *message = sensors.get_ref().words(since);
+            *message = sensors.words(since);
         }
     }
 
     /// Who a process is, by the sensor's own memory.
     pub fn process(&self, tgid: u32) -> Option<Process> {
         match self {
-            Self::Tap { sensors, .. } => sensors.get_ref().process(tgid),
+            Self::Tap { sensors, .. } => sensors.process(tgid),
             Self::Plain(_) => None,
         }
     }
@@ -108,7 +95,7 @@ impl Source {
     /// What the kernel side had to drop since the start.
     pub fn lost(&self) -> Lost {
         match self {
-            Self::Tap { sensors, .. } => sensors.get_ref().lost(),
+            Self::Tap { sensors, .. } => sensors.lost(),
             Self::Plain(_) => Lost::default(),
         }
     }
@@ -125,7 +112,7 @@ impl Source {
 
     fn rule_out(&mut self, what: impl FnOnce(&mut Sensors) -> Result<(), SensorError>) {
         if let Self::Tap { sensors, .. } = self
-            && let Err(error) = what(sensors.get_mut())
+            && let Err(error) = what(sensors)
         {
             log::warn!("the tap may miss routes of a link that came into scope: {error}");
         }
@@ -135,7 +122,7 @@ impl Source {
     pub fn status(&self, why: Option<&str>) -> Vec<SensorStatus> {
         match self {
             Self::Tap { sensors, .. } => {
-                let mut status = sensors.get_ref().status();
+                let mut status = sensors.status();
                 status.push(SensorStatus { name: "netlink", attached: true, why: None });
                 status
             }
@@ -147,6 +134,16 @@ impl Source {
                     why: Some("without BPF: nobody is named".into()),
                 },
             ],
+        }
+    }
+}
+
+impl AsRawFd for Source {
+    /// Readable when there is something to take.
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tap { sensors, .. } => sensors.as_raw_fd(),
+            Self::Plain(listener) => listener.as_raw_fd(),
         }
     }
 }
@@ -179,6 +176,22 @@ fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, own_port: u32, into: &mut V
             }
         }
     }
+}
+
+/// Takes one datagram; whether there was one.
+fn hear(listener: &mut Listener, own_port: u32, into: &mut Vec<Taken>) -> bool {
+    match listener.recv() {
+        Ok(Some(Received::Datagram(bytes))) => plain(bytes, own_port, into),
+        Ok(Some(Received::Overrun)) => into.push(Taken::Overrun),
+        Ok(None) => return false,
+        // What was there is not known.
+        Err(error) => {
+            log::error!("cannot read what the kernel announces: {error}");
+            into.push(Taken::Overrun);
+            return false;
+        }
+    }
+    true
 }
 
 fn plain(datagram: &[u8], own_port: u32, into: &mut Vec<Taken>) {

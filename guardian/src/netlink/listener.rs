@@ -1,8 +1,11 @@
 //! The kernel's notifications, for the mode without BPF.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+};
 
-use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, TokioSocket, protocols::NETLINK_ROUTE};
+use rtnetlink::sys::Socket;
 
 use super::socket;
 
@@ -36,22 +39,22 @@ pub enum Received<'a> {
 /// A socket in the groups of links, addresses, routes, rules and nexthop objects, in the network
 /// namespace of the thread that opened it.
 pub struct Listener {
-    socket: TokioSocket,
+    socket: Socket,
     buffer: Vec<u8>,
 }
 
 impl Listener {
     /// Opens the socket; from then on it misses nothing but overruns. `receive_buffer` is in bytes,
-    /// [`RECEIVE_BUFFER`] as a rule. Must be called within a tokio runtime with I/O enabled.
+    /// [`RECEIVE_BUFFER`] as a rule.
     ///
     /// # Errors
     /// Those of `socket`, `bind` and `setsockopt`. A kernel without nexthop objects (before 5.3) is
     /// none.
     pub fn open(receive_buffer: usize) -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        socket::prepare(socket.socket_mut(), 0, receive_buffer)?;
+        let socket = socket::open(receive_buffer)?;
+        socket.set_non_blocking(true)?;
         for group in GROUPS {
-            match socket.socket_ref().add_membership(group) {
+            match socket.add_membership(group) {
                 Err(error) if group == 32 && error.raw_os_error() == Some(libc::EINVAL) => {}
                 result => result?,
             }
@@ -59,24 +62,34 @@ impl Listener {
         Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for the next datagram. May be dropped while it waits: nothing is lost.
+    /// The next datagram; `None` where nothing has come.
     ///
     /// # Errors
     /// Those of `recvfrom`, apart from overruns and interruptions.
-    pub async fn recv(&mut self) -> io::Result<Received<'_>> {
+    pub fn recv(&mut self) -> io::Result<Option<Received<'_>>> {
         loop {
             self.buffer.clear();
-            match self.socket.recv_from(&mut self.buffer).await {
+            match self.socket.recv_from(&mut self.buffer, 0) {
                 // Anybody with CAP_NET_ADMIN may write to this port; only the kernel is believed.
-                Ok(from) if from.port_number() != 0 => {}
+                Ok((_, from)) if from.port_number() != 0 => {}
                 // Cut to the buffer.
-                Ok(_) if self.buffer.len() >= DATAGRAM => return Ok(Received::Overrun),
+                Ok(_) if self.buffer.len() >= DATAGRAM => return Ok(Some(Received::Overrun)),
                 Ok(_) => break,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Received::Overrun),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Ok(Some(Received::Overrun));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Received::Datagram(&self.buffer))
+        Ok(Some(Received::Datagram(&self.buffer)))
+    }
+}
+
+impl AsRawFd for Listener {
+    /// Readable when something has come.
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{in_netns, ip, try_ip};
+use super::{comes, in_netns, ip, try_ip};
 use crate::{
     core::plan::{Action, Applied},
     model::{Attribute, Link, Links, Notice, Object, link::iff},
@@ -166,7 +166,7 @@ fn apply(executor: &mut Executor, actions: &[Action], what: &str) {
 
 #[test]
 fn every_kind_of_link_comes_back() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         let mut tested = 0;
         for shape in LINKS {
@@ -204,7 +204,7 @@ fn every_kind_of_link_comes_back() {
 
 #[test]
 fn a_veth_whose_other_end_is_not_asked_for_gets_one() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         ip("link add x0 type veth peer name x1");
         let before = shown();
@@ -220,7 +220,7 @@ fn a_veth_whose_other_end_is_not_asked_for_gets_one() {
 
 #[test]
 fn what_no_request_makes_is_refused_with_a_reason() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         if try_ip("tuntap add t0 mode tap").is_ok() {
             let tap = links().named("t0").cloned().unwrap();
@@ -244,7 +244,7 @@ fn what_no_request_makes_is_refused_with_a_reason() {
 
 #[test]
 fn a_link_that_was_changed_is_changed_back() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         ip("link add x0 mtu 1400 type bridge stp_state 0 ageing_time 3000");
         ip("link set x0 addrgenmode none");
@@ -273,7 +273,7 @@ fn a_link_that_was_changed_is_changed_back() {
 
 #[test]
 fn a_port_comes_back_with_its_options() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         ip("link add br0 type bridge");
         ip("link add other type bridge");
@@ -321,7 +321,7 @@ fn a_port_comes_back_with_its_options() {
 /// What counts as somebody's doing must not change because a port comes or goes.
 #[test]
 fn a_bridge_is_the_same_whatever_ports_it_has() {
-    in_netns(|| async {
+    in_netns(|| {
         ip("link add br0 type bridge");
         ip("link set br0 up");
         let settled = |link: &Link| (link.data.clone(), link.flags & iff::SETTABLE, link.addr_gen_mode);
@@ -345,7 +345,7 @@ fn a_bridge_is_the_same_whatever_ports_it_has() {
 /// Whoever reads one and hears of the other must not see a change.
 #[test]
 fn a_notification_tells_what_a_dump_does() {
-    in_netns(|| async {
+    in_netns(|| {
         ip("link add br0 type bridge");
         let mut listener = Listener::open(RECEIVE_BUFFER).unwrap();
         ip("link set peer0 master br0");
@@ -357,8 +357,8 @@ fn a_notification_tells_what_a_dump_does() {
         let held = links();
         let mut told = Links::default();
         let mut longest = 0;
-        while let Ok(received) = tokio::time::timeout(Duration::from_millis(300), listener.recv()).await {
-            let Received::Datagram(datagram) = received.unwrap() else { panic!("overrun") };
+        while comes(&listener, Duration::from_millis(300)) {
+            let Some(Received::Datagram(datagram)) = listener.recv().unwrap() else { panic!("overrun") };
             for frame in frames(datagram).map(Result::unwrap) {
                 if let Some(Notice::Set { object: Object::Link(link), .. }) = decode(&frame).unwrap() {
                     longest = longest.max(frame.payload.len() + 16);

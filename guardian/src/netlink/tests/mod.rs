@@ -7,11 +7,13 @@ mod objects;
 mod properties;
 mod shapes;
 
-use std::{future::Future, process::Command, time::Duration};
+use std::{os::fd::AsRawFd as _, process::Command, time::Duration};
+
+use super::Listener;
 
 /// Runs a test in a fresh network namespace with two veth pairs: `eth0` (`10.0.0.1/24`, `fd00::1/64`) and
 /// `eth1` (`10.0.1.1/24`, `fd01::1/64`), both up.
-fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+fn in_netns(test: impl FnOnce() + Send + 'static) {
     let bare = move || {
         for index in 0..2 {
             ip(&format!("link add eth{index} type veth peer name peer{index}"));
@@ -38,8 +40,7 @@ fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(test());
+        test();
     };
     let thread = std::thread::spawn(move || {
         // SAFETY: a plain system call that moves the calling thread, and nothing else, to a new network
@@ -52,6 +53,16 @@ fn in_netns<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Longer than anything announced takes to come.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether there is something to hear, or comes in time.
+fn comes(listener: &Listener, limit: Duration) -> bool {
+    let mut waited = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one `pollfd`, which outlives the call.
+    unsafe { libc::poll(&raw mut waited, 1, limit.as_millis() as libc::c_int) == 1 }
 }
 
 /// Runs `ip`, which must succeed, and returns what it printed.

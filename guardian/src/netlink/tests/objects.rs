@@ -112,7 +112,7 @@ fn objects() -> Vec<Object> {
 }
 
 fn each_comes_back(shapes: &'static [&'static str], at_least: usize) {
-    in_netns(move || async move {
+    in_netns(move || {
         let mut executor = Executor::open().unwrap();
         let mut tested = 0;
         for shape in shapes {
@@ -168,7 +168,7 @@ fn every_shape_of_nexthop_comes_back() {
 
 #[test]
 fn what_was_changed_is_changed_back() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         for [make, spoil] in [
             ["-6 addr add fd05::1/64 dev eth0 nodad", "-6 addr change fd05::1/64 dev eth0 preferred_lft 0"],
@@ -200,7 +200,7 @@ fn what_was_changed_is_changed_back() {
 
 #[test]
 fn which_address_is_the_first_of_its_network_follows_the_order() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         ip("addr add 10.5.0.1/24 dev eth0");
         let before = objects();

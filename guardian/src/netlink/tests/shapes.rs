@@ -125,7 +125,7 @@ fn remove_and_restore(executor: &mut Executor, made: &[Route], what: &str) {
 
 #[test]
 fn every_shape_comes_back_byte_for_byte() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         let wide = wide();
         let mut tested = 0;
@@ -148,7 +148,7 @@ fn every_shape_comes_back_byte_for_byte() {
 
 #[test]
 fn the_kernels_own_routes_come_back() {
-    in_netns(|| async {
+    in_netns(|| {
         ip("addr add 10.0.0.7/24 dev eth0");
         ip("addr add 10.7.7.7 peer 10.7.7.8 dev eth1");
         let mut executor = Executor::open().unwrap();
@@ -171,7 +171,7 @@ fn the_kernels_own_routes_come_back() {
 
 #[test]
 fn replace_undoes_a_replace() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         for [make, spoil] in [
             ["route add 10.1.0.0/24 via 10.0.0.2 proto 17", "route replace 10.1.0.0/24 via 10.0.1.2"],
@@ -199,7 +199,7 @@ fn replace_undoes_a_replace() {
 
 #[test]
 fn a_leg_is_appended_to_an_ipv6_route() {
-    in_netns(|| async {
+    in_netns(|| {
         let mut executor = Executor::open().unwrap();
         ip("-6 route add fd10::/64 nexthop via fd00::2 dev eth0 nexthop via fd01::2 dev eth1");
         let text = all_routes();
