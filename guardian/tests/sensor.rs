@@ -7,13 +7,17 @@ mod sensor_lab;
 
 use std::{collections::BTreeSet, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
 use route_guardian::{
     core::plan::{Action, Applied},
     model::{Attribute, Leg, Route, RouteKey, Stamp, route::rt},
     netlink::Executor,
-    sensor::{KernelScope, Lost, Options, SensorStatus},
+    sensor::{KernelScope, Lost, Options, Sensed, SensorStatus},
 };
-use sensor_lab::{ADD, DEL, Lab, client, in_namespace, ip, is_named, netlink, now, run, self_as};
+use sensor_lab::{
+    ADD, DEL, Lab, client, in_namespace, ip, is_named, is_readable, netlink, now, run, self_as,
+};
 
 const TEN: u8 = 10;
 
@@ -311,6 +315,82 @@ fn ten_thousand_deletions_at_once_lose_nothing() {
                 eprintln!("{family} {verb}: {took:?}");
             }
         }
+        assert_eq!(lab.sensors.lost(), Lost::default());
+    });
+}
+
+/// What the tap lets through to wake the daemon is the very message that the others get.
+#[test]
+fn who_listens_besides_gets_whole_messages() {
+    in_namespace(|| {
+        let listen = || {
+            let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
+            socket.bind(&SocketAddr::new(0, 0)).unwrap();
+            socket.set_non_blocking(true).unwrap();
+            socket
+        };
+        // The kernel goes through them in the order in which they joined, or in the other.
+        let (before, after) = (listen(), listen());
+        let ipv4_routes = 7;
+        before.add_membership(ipv4_routes).unwrap();
+        let mut lab = Lab::open();
+        after.add_membership(ipv4_routes).unwrap();
+        lab.settle();
+        let heard = |socket: &Socket| {
+            std::iter::from_fn(|| socket.recv_from_full().ok())
+                .map(|(bytes, _)| {
+                    let said = u32::from_ne_bytes(bytes[..4].try_into().unwrap()) as usize;
+                    assert_eq!(bytes.len(), said, "{bytes:?}");
+                    u16::from_ne_bytes([bytes[4], bytes[5]])
+                })
+                .collect::<Vec<_>>()
+        };
+        heard(&before);
+        for _ in 0..3 {
+            ip("route add 10.59.1.0/24 dev a0");
+            ip("route del 10.59.1.0/24 dev a0");
+            let [socket, _] = lab.sensors.descriptors();
+            assert!(is_readable(socket), "nothing was let through");
+            for socket in [&before, &after] {
+                assert_eq!(heard(socket), [ADD, DEL]);
+            }
+            lab.settle();
+            let [socket, _] = lab.sensors.descriptors();
+            assert!(!is_readable(socket), "it is emptied");
+        }
+        assert_eq!(lab.sensors.lost(), Lost::default());
+    });
+}
+
+/// Whoever reads at the same time as it is written falls asleep between any two steps of that.
+#[test]
+fn no_wake_up_is_lost() {
+    const ROUTES: usize = 20_000;
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        let mut poll = mio::Poll::new().unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        for fd in lab.sensors.descriptors() {
+            let source = &mut mio::unix::SourceFd(&fd);
+            poll.registry().register(source, mio::Token(0), mio::Interest::READABLE).unwrap();
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = ["route add 10.61.1.0/24 dev a0\n", "route del 10.61.1.0/24 dev a0\n"].concat();
+        std::fs::write(file.path(), lines.repeat(ROUTES / 2)).unwrap();
+        let mut ip = Command::new("ip").arg("-batch").arg(file.path()).spawn().unwrap();
+        let (mut seen, mut sleeps) = (0, 0);
+        while seen < ROUTES {
+            // What wakes only the first time would do so for what came before.
+            poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+            assert!(!events.is_empty(), "asleep after {seen} of {ROUTES} messages and {sleeps} wake-ups");
+            sleeps += 1;
+            lab.sensors.drain(usize::MAX, &mut |sensed| {
+                seen += usize::from(matches!(sensed, Sensed::Message { .. }));
+            });
+        }
+        assert!(ip.wait().unwrap().success());
+        eprintln!("{sleeps} wake-ups");
+        assert!(sleeps > 10, "it never fell asleep");
         assert_eq!(lab.sensors.lost(), Lost::default());
     });
 }

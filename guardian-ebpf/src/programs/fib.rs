@@ -116,7 +116,7 @@ fn falls(key: u32, alias: u64) {
     let bytes = size_of::<FallenRoute>() as u32;
     let mut head = MessageHead { kind: KIND_FALLEN, at, whole: bytes, kept: bytes, ..MessageHead::default() };
     task::identify(this, &mut head);
-    let late = tap::attribute(this, &mut head);
+    let late = tap::attribute(this, &mut head, 0);
     let suffix: u8 = field(alias, &FIB_SUFFIX);
     let tos: u8 = if present(&FIB_TOS) { field(alias, &FIB_TOS) } else { field(alias, &FIB_DSCP) };
     let mut record = FallenRecord {
@@ -146,7 +146,7 @@ fn falls(key: u32, alias: u64) {
         lost(LOST_MESSAGES);
     }
     if late {
-        super::process::send_exit(record.head.id);
+        super::process::send_exit(record.head.id, 0);
     }
 }
 

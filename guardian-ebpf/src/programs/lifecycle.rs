@@ -83,7 +83,7 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
         unsafe {
             (*info).flags |= PROCESS_EXITED;
             if (*info).flags & PROCESS_TOLD != 0 {
-                process::send_exit(id);
+                process::send_exit(id, 0);
             }
         }
     }

@@ -136,9 +136,9 @@ unsafe fn arguments(mm: u64, info: *mut ProcessRecord) {
 }
 
 /// Tells the daemon about the process of `task` and its ancestors, as far as it has not been told. Returns the
-/// process's entry.
+/// process's entry. `wakeup` as in `output`.
 #[inline(always)]
-pub(super) fn announce(task: u64, id: Id) -> Option<*mut ProcessRecord> {
+pub(super) fn announce(task: u64, id: Id, wakeup: u64) -> Option<*mut ProcessRecord> {
     let actor = if let Some(info) = find(id) {
         info
     } else {
@@ -174,7 +174,7 @@ pub(super) fn announce(task: u64, id: Id) -> Option<*mut ProcessRecord> {
                     above = 0;
                 }
             }
-            if !send(info) {
+            if !send(info, wakeup) {
                 break;
             }
             (*info).flags |= PROCESS_ANNOUNCED | PROCESS_TOLD;
@@ -189,30 +189,30 @@ pub(super) fn announce(task: u64, id: Id) -> Option<*mut ProcessRecord> {
 
 /// Sends a process record.
 #[inline(always)]
-unsafe fn send(info: *mut ProcessRecord) -> bool {
+unsafe fn send(info: *mut ProcessRecord, wakeup: u64) -> bool {
     // SAFETY: a whole record in map memory.
-    let sent = unsafe { output(info.cast(), size_of::<ProcessRecord>()) };
+    let sent = unsafe { output(info.cast(), size_of::<ProcessRecord>(), wakeup) };
     if !sent {
         lost(LOST_PROCESSES);
     }
     sent
 }
 
-/// Tells the daemon that a process is gone.
+/// Tells the daemon that a process is gone. `wakeup` as in `output`.
 #[inline(always)]
-pub(super) fn send_exit(id: Id) {
+pub(super) fn send_exit(id: Id, wakeup: u64) {
     let record = ExitRecord { kind: KIND_EXIT, pad: 0, id };
     // SAFETY: a whole record on the stack.
-    if !unsafe { output((&raw const record).cast_mut().cast(), size_of::<ExitRecord>()) } {
+    if !unsafe { output((&raw const record).cast_mut().cast(), size_of::<ExitRecord>(), wakeup) } {
         lost(LOST_EXITS);
     }
 }
 
-/// Copies a record into the ring. Without flags the kernel wakes the daemon if it has read all
-/// before; suppressing that for the records before a message would lose the wake-up of the message
-/// (`bpf_ringbuf_commit` compares positions).
+/// Copies a record into the ring. Without `wakeup` (0) the kernel wakes the daemon if it has read all before; with
+/// `BPF_RB_NO_WAKEUP` the caller must, also for what comes behind it (`bpf_ringbuf_commit` compares positions).
 #[inline(always)]
-unsafe fn output(data: *mut u8, size: usize) -> bool {
+unsafe fn output(data: *mut u8, size: usize, wakeup: u64) -> bool {
+    let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: the caller vouches for `data`; the map is a ring buffer.
-    unsafe { bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), data.cast(), size as u64, 0) == 0 }
+    unsafe { bpf_ringbuf_output(ring, data.cast(), size as u64, wakeup) == 0 }
 }

@@ -7,8 +7,10 @@ use super::{
     task,
 };
 use aya_ebpf::{
+    bindings::{BPF_RB_CONS_POS, BPF_RB_NO_WAKEUP, BPF_RB_PROD_POS},
     helpers::generated::{
-        bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit, bpf_skb_load_bytes,
+        bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+        bpf_skb_load_bytes,
     },
     macros::socket_filter,
     programs::SkBuffContext,
@@ -19,8 +21,14 @@ use route_guardian_ebpf::{
     PROCESS_TOLD,
 };
 
-/// Accepts nothing: the message is in the ring already, so that no socket queue can overflow.
+/// The message is in the ring already: in the socket's queue nobody needs it.
 const DROP: i64 = 0;
+
+/// The message goes into the socket's queue as well, for no reason but that the daemon wakes.
+///
+/// Whole: cut shorter it would be so for all who listen after the daemon (`do_one_broadcast()` gives the first of them
+/// the message itself, and copies for the others are made of that).
+const WAKE: i64 = u32::MAX as i64;
 
 /// Sees every notification of the groups that the daemon's socket joined.
 ///
@@ -28,11 +36,14 @@ const DROP: i64 = 0;
 /// `static void do_one_broadcast(struct sock *sk, struct netlink_broadcast_data *p)`, synchronously in the
 /// task that caused the notification, before its system call returns; or in a kernel thread or a
 /// softirq. So since at least 4.18, to 6.18. May be preempted and re-entered on the same CPU.
+///
+/// The daemon is woken through the socket (`__netlink_sendskb()` calls `sk_data_ready`), in this very task. The ring
+/// itself would wake it from an interrupt that the CPU must first send to itself (`bpf_ringbuf_commit()` of
+/// `kernel/bpf/ringbuf.c`), which takes many times as long.
 #[socket_filter]
 #[allow(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub fn tap(ctx: SkBuffContext) -> i64 {
-    sense(&ctx);
-    DROP
+    if sense(&ctx) { WAKE } else { DROP }
 }
 
 /// Learns who the daemon is: attached to one end of a socket pair, to whose other end the daemon sends.
@@ -45,37 +56,49 @@ pub fn whoami(_ctx: SkBuffContext) -> i64 {
     DROP
 }
 
+/// A position in the ring, in bytes since its beginning.
 #[inline(always)]
-fn sense(ctx: &SkBuffContext) {
+fn position(which: u32) -> u64 {
+    // SAFETY: the map is a ring buffer.
+    unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), u64::from(which)) }
+}
+
+/// Tells of a message. Whether the daemon must be woken for it.
+#[inline(always)]
+fn sense(ctx: &SkBuffContext) -> bool {
     // SAFETY: no arguments.
     let at = unsafe { bpf_ktime_get_ns() };
-    let Some(header) = scope::load::<Header>(ctx, 0) else { return };
+    let Some(header) = scope::load::<Header>(ctx, 0) else { return false };
     if !scope::is_of_interest(ctx, &header) {
-        return;
+        return false;
     }
     let task = task::current();
     // What the daemon asked for carries its port, and it has the answer. What the kernel does besides, a route with an
     // address, carries none; nor does what an interrupt does that comes in between. Ten thousand restores go through here.
     if header.port != 0 && task::is_own(task) {
-        return;
+        return false;
     }
+    let before = position(BPF_RB_PROD_POS);
     let mut head = MessageHead { kind: KIND_MESSAGE, at, ..MessageHead::default() };
     task::identify(task, &mut head);
-    let late = attribute(task, &mut head);
+    let late = attribute(task, &mut head, u64::from(BPF_RB_NO_WAKEUP));
     debug!(
         ctx,
         "message type {} flags {} of pid {} bits {}", header.kind, header.flags, head.id.tgid, head.bits
     );
     deliver(ctx, &mut head);
     if late {
-        process::send_exit(head.id);
+        process::send_exit(head.id, u64::from(BPF_RB_NO_WAKEUP));
     }
+    // Who has read up to here sleeps or is about to; who has not comes to it. Whatever the daemon reads next has been
+    // written before it is asked how far it has read: committing a record is a full barrier (`xchg`).
+    position(BPF_RB_CONS_POS) >= before
 }
 
 /// Sends who the task is ahead of the record of `head`, and marks what the daemon has brought about itself. Whether the
-/// task's end is to be told again behind it.
+/// task's end is to be told again behind it. `wakeup` is the ring's flag for what is sent.
 #[inline(always)]
-pub(super) fn attribute(task: u64, head: &mut MessageHead) -> bool {
+pub(super) fn attribute(task: u64, head: &mut MessageHead, wakeup: u64) -> bool {
     // Where an interrupt or a kernel thread does it, `current` is nobody to ask, and the daemon may be
     // the one interrupted.
     if head.bits & (CONTEXT_INTERRUPT | CONTEXT_KTHREAD) != 0 {
@@ -88,7 +111,7 @@ pub(super) fn attribute(task: u64, head: &mut MessageHead) -> bool {
     if task == 0 {
         return false;
     }
-    let told = process::announce(task, head.id);
+    let told = process::announce(task, head.id, wakeup);
     // Files are closed after the exit has been told: it is told again for what that brings about.
     // SAFETY: a record in map memory.
     told.is_some_and(|info| unsafe {
@@ -148,6 +171,6 @@ fn copy<const N: usize>(ctx: &SkBuffContext, head: &MessageHead) {
             return;
         }
         room.write(*head);
-        bpf_ringbuf_submit(room.cast(), 0);
+        bpf_ringbuf_submit(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
     }
 }

@@ -18,8 +18,9 @@ use crate::{
     surface::metrics::{Metrics, Objects},
 };
 
-/// Records are made this long after the first change that they tell of: the shortest time that is slept for.
-const RECORDS: Duration = Duration::from_millis(1);
+/// Records are made this long after the first change that they tell of: longer than a tick of the kernel's clock, so that
+/// the guard goes to sleep without setting a timer, which would take longer than all the rest of its way there.
+const RECORDS: Duration = Duration::from_millis(10);
 
 /// Gauges follow a change after this time, so that a burst costs one count.
 const GAUGES: Duration = Duration::from_millis(20);
@@ -28,7 +29,7 @@ const GAUGES: Duration = Duration::from_millis(20);
 const COST: Duration = Duration::from_secs(1);
 
 /// How often the edges are given [`RECORDS`] of time to make room, at the end.
-const PATIENCE: u32 = 2_000;
+const PATIENCE: u32 = 200;
 
 /// Reports that are kept at most; a table that was flushed should not wait for its own history.
 const REPORTS: usize = 65_536;

@@ -145,7 +145,7 @@ impl Guard {
         let executor = Executor::open().context("cannot open the netlink socket that writes routes")?;
         let (source, without_tap) = open_source(&config, &options)?;
         let reactor = Reactor::new().context("cannot wait for anything")?;
-        reactor.watch(&source).context("cannot wait for the sensors")?;
+        reactor.watch(&source.descriptors()).context("cannot wait for the sensors")?;
         let mut attribution = Attribution::new(Attribution::PROCESSES);
         attribution.look_up_cgroups_at_once(owner.needs_cgroups());
         let service = Service::new().context("cannot start the thread that tells the service manager")?;
@@ -205,9 +205,9 @@ impl Guard {
             if due {
                 self.due();
             }
-            // What has begun meanwhile does not know the bell yet; it is due in a millisecond (`Later::touch`).
-            let look = flooded || due || woken == Woken::Bell;
-            woken = match if look { self.attend(&mut signals)? } else { Attended::Nobody } {
+            // What has begun meanwhile does not know the bell yet: soon something is due (`Later::touch`).
+            let heed = flooded || due || woken == Woken::Bell || !self.wanted.is_empty();
+            woken = match if heed { self.attend(&mut signals)? } else { Attended::Nobody } {
                 Attended::End => {
                     self.finish();
                     return Ok(());

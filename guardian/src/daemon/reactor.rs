@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::AsRawFd,
+    os::fd::RawFd,
     sync::Arc,
     task::{Wake, Waker},
     time::Duration,
@@ -61,13 +61,14 @@ impl Reactor {
 
     /// Wakes for a source from now on, also for what it has already: whenever something comes to it that was empty
     /// (`EPOLLET` of `epoll(7)`), so that it is to be taken until nothing is left.
-    pub fn watch(&self, source: &impl AsRawFd) -> io::Result<()> {
-        self.poll.registry().register(&mut SourceFd(&source.as_raw_fd()), SOURCE, Interest::READABLE)
+    pub fn watch(&self, descriptors: &[RawFd]) -> io::Result<()> {
+        let registry = self.poll.registry();
+        descriptors.iter().try_for_each(|fd| registry.register(&mut SourceFd(fd), SOURCE, Interest::READABLE))
     }
 
     /// No longer wakes for a source.
-    pub fn forget(&self, source: &impl AsRawFd) -> io::Result<()> {
-        self.poll.registry().deregister(&mut SourceFd(&source.as_raw_fd()))
+    pub fn forget(&self, descriptors: &[RawFd]) -> io::Result<()> {
+        descriptors.iter().try_for_each(|fd| self.poll.registry().deregister(&mut SourceFd(fd)))
     }
 
     /// What futures are polled with, so that they ring the bell when they get ready.
@@ -95,7 +96,7 @@ impl Reactor {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::net::UnixStream, thread};
+    use std::{io::Write as _, os::fd::AsRawFd as _, os::unix::net::UnixStream, thread};
 
     use super::*;
 
@@ -123,14 +124,14 @@ mod tests {
         let mut reactor = Reactor::new().unwrap();
         let (source, mut peer) = UnixStream::pair().unwrap();
         peer.write_all(b"1").unwrap();
-        reactor.watch(&source).unwrap();
+        reactor.watch(&[source.as_raw_fd()]).unwrap();
         assert_eq!(reactor.sleep(LONG).unwrap(), Woken::Source);
         peer.write_all(b"2").unwrap();
         assert_eq!(reactor.sleep(LONG).unwrap(), Woken::Source);
         reactor.bell().wake();
         peer.write_all(b"3").unwrap();
         assert_eq!(reactor.sleep(LONG).unwrap(), Woken::Bell);
-        reactor.forget(&source).unwrap();
+        reactor.forget(&[source.as_raw_fd()]).unwrap();
         peer.write_all(b"4").unwrap();
         reactor.bell().wake();
         assert_eq!(reactor.sleep(LONG).unwrap(), Woken::Bell);

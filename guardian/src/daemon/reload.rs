@@ -52,9 +52,9 @@ impl Guard {
             }
             self.take_in();
             self.count_losses();
-            self.reactor.watch(&source).context("cannot wait for the new sensors")?;
+            self.reactor.watch(&source.descriptors()).context("cannot wait for the new sensors")?;
             // It is closed in a moment, and then wakes nobody anyhow.
-            let _ = self.reactor.forget(&self.source);
+            let _ = self.reactor.forget(&self.source.descriptors());
             (self.source, self.without_tap) = (source, without_tap);
             self.lost = Lost::default();
             self.cost = Cost::default();

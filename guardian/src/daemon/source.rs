@@ -67,6 +67,14 @@ impl Source {
         }
     }
 
+    /// What wakes when something comes to a source of which everything has been taken.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        match self {
+            Self::Tap { sensors, .. } => sensors.descriptors().to_vec(),
+            Self::Plain(listener) => vec![listener.as_raw_fd()],
+        }
+    }
+
     /// The counters of lookups, where they can be had.
     pub fn lookups(&mut self) -> Option<&mut Lookups> {
         match self {
@@ -134,16 +142,6 @@ impl Source {
                     why: Some("without BPF: nobody is named".into()),
                 },
             ],
-        }
-    }
-}
-
-impl AsRawFd for Source {
-    /// Readable when there is something to take.
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tap { sensors, .. } => sensors.as_raw_fd(),
-            Self::Plain(listener) => listener.as_raw_fd(),
         }
     }
 }

@@ -172,6 +172,10 @@ pub enum SensorError {
     },
 }
 
+/// After so many records the tap's socket is emptied: at most one message has been let into its queue for each, and many
+/// times as many have room.
+const KNOCKS: usize = 16;
+
 /// The map of links that are known to be out of scope.
 const OUTSIDE_LINKS: &str = "OUTSIDE_LINKS";
 
@@ -190,6 +194,8 @@ pub struct Sensors {
     logger: Option<load::Logger>,
     status: Vec<SensorStatus>,
     socket: tap::TapSocket,
+    /// How many records were taken since the socket was emptied.
+    knocks: usize,
     lookups: Option<Lookups>,
     /// Holds the programs and their links.
     _ebpf: Arc<Mutex<aya::Ebpf>>,
@@ -224,18 +230,24 @@ impl Sensors {
             logger,
             status,
             socket,
+            knocks: 0,
             lookups: counts.then(|| Lookups::new(Arc::clone(&ebpf))).transpose()?,
             _ebpf: ebpf,
         })
     }
 
     /// Passes up to `max` records to `sink`, oldest first, and returns how many there were. When it returns less
-    /// than `max` the ring is empty, and its descriptor becomes readable with the next record.
+    /// than `max` the ring is empty, and one of the [`descriptors`](Sensors::descriptors) wakes with the next record.
     pub fn drain(&mut self, max: usize, sink: &mut dyn FnMut(Sensed<'_>)) -> usize {
         let mut taken = 0;
         while taken < max {
+            if self.knocks >= KNOCKS {
+                self.knocks = 0;
+                self.empty_socket();
+            }
             let Some(item) = self.ring.next() else { break };
             taken += 1;
+            self.knocks += 1;
             if let Some(sensed) = ring::decode(&item) {
                 sink(sensed);
             }
@@ -286,11 +298,22 @@ impl Sensors {
         Ok(())
     }
 
-    /// What was lost since the start.
-    pub fn lost(&self) -> Lost {
-        if self.socket.overrun() {
+    /// What wakes when there are records: the tap's socket, and the ring for what the tap has not written. Each becomes
+    /// readable anew with what comes to an empty ring (`EPOLLET` of `epoll(7)`).
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.socket.as_raw_fd(), self.ring.as_raw_fd()]
+    }
+
+    /// Throws away what the tap has let through to wake this process.
+    fn empty_socket(&self) {
+        if self.socket.empty() {
             self.overruns.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What was lost since the start. To be called now and then when there were records: it makes room for what wakes.
+    pub fn lost(&self) -> Lost {
+        self.empty_socket();
         let count = |kind| self.lost.get(&kind, 0).unwrap_or(0);
         Lost {
             messages: count(LOST_MESSAGES) + self.overruns.load(Ordering::Relaxed),
@@ -322,13 +345,6 @@ impl Sensors {
     pub fn process(&self, tgid: u32) -> Option<Process> {
         let Record(record) = self.processes.get(&tgid, 0).ok()?;
         (record.flags & PROCESS_READY != 0).then(|| ring::process(&record))
-    }
-}
-
-impl AsRawFd for Sensors {
-    /// The ring: readable when there are records.
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     os::unix::net::UnixDatagram,
 };
 
@@ -38,22 +38,29 @@ impl TapSocket {
         GROUPS.iter().try_for_each(|&group| self.0.add_membership(group))
     }
 
-    /// Whether the kernel could not make a notification since this was last asked: it then sets `ENOBUFS` on every
-    /// listener (`rtnl_set_sk_err`), and the tap has seen nothing.
-    pub fn overrun(&self) -> bool {
-        let mut error: libc::c_int = 0;
-        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: `error` and `len` are valid for the call and of the sizes given.
-        let ret = unsafe {
-            libc::getsockopt(
-                self.0.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ERROR,
-                (&raw mut error).cast(),
-                &raw mut len,
-            )
-        };
-        ret == 0 && error == libc::ENOBUFS
+    /// Throws away what has been let into the queue so that this process wakes. Whether the kernel could not make a
+    /// notification since this was last asked: it then sets `ENOBUFS` on every listener (`rtnl_set_sk_err`), and the tap
+    /// has seen nothing.
+    pub fn empty(&self) -> bool {
+        let mut overrun = false;
+        // The rest of a message is thrown away with its first byte.
+        let mut byte = Vec::with_capacity(1);
+        loop {
+            byte.clear();
+            match self.0.recv(&mut byte, 0) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overrun = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // There is nothing more.
+                Err(_) => return overrun,
+            }
+        }
+    }
+}
+
+impl AsRawFd for TapSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

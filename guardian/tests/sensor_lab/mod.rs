@@ -8,7 +8,7 @@ use std::{
     ffi::CString,
     fs,
     net::Ipv4Addr,
-    os::fd::AsRawFd,
+    os::fd::RawFd,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -120,12 +120,11 @@ impl Lab {
 
     /// Whether something is to be read, at the latest after `timeout`.
     pub fn wait(&self, timeout: Duration) -> bool {
-        let mut poll = libc::pollfd { fd: self.sensors.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry.
-        unsafe { libc::poll(&raw mut poll, 1, timeout.as_millis() as i32) > 0 }
+        poll(&self.sensors.descriptors(), timeout)
     }
 
     pub fn drain(&mut self) -> usize {
+        self.sensors.lost();
         let Self { sensors, seen, processes, exits, fallen } = self;
         sensors.drain(usize::MAX, &mut |sensed| match sensed {
             Sensed::Message { at, task, bytes, whole_len } => {
@@ -177,6 +176,17 @@ impl Lab {
         })
         .collect()
     }
+}
+
+pub fn is_readable(descriptor: RawFd) -> bool {
+    poll(&[descriptor], Duration::ZERO)
+}
+
+fn poll(descriptors: &[RawFd], timeout: Duration) -> bool {
+    let entry = |&fd: &RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut poll: Vec<_> = descriptors.iter().map(entry).collect();
+    // SAFETY: as many valid entries as are said.
+    unsafe { libc::poll(poll.as_mut_ptr(), poll.len() as libc::nfds_t, timeout.as_millis() as i32) > 0 }
 }
 
 pub fn now() -> Stamp {
