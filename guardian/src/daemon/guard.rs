@@ -201,7 +201,9 @@ impl Guard {
         loop {
             // A flood must not keep the others waiting for ever.
             let flooded = (0..TURNS).all(|_| self.turn());
-            let due = woken == Woken::Time || self.deadline().is_some_and(|at| at <= clock::now());
+            // What can wait does, until the last is written.
+            let due =
+                !flooded && (woken == Woken::Time || self.deadline().is_some_and(|at| at <= clock::now()));
             if due {
                 self.due();
             }
