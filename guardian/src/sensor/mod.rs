@@ -172,9 +172,10 @@ pub enum SensorError {
     },
 }
 
-/// After so many records the tap's socket is emptied: at most one message has been let into its queue for each, and many
-/// times as many have room.
-const KNOCKS: usize = 16;
+/// After so many records the tap's socket is emptied: at most one message has been let into its queue for each, and so
+/// many have room in a queue of the usual size (`net.core.rmem_default`), be they as long as those of a card with 64
+/// virtual functions.
+const KNOCKS: usize = 4;
 
 /// The map of links that are known to be out of scope.
 const OUTSIDE_LINKS: &str = "OUTSIDE_LINKS";
