@@ -18,7 +18,7 @@ use crate::{
     surface::metrics::{Metrics, Objects},
 };
 
-/// Records are made this long after the first change that they tell of: longer than a tick of the kernel's clock, so that
+/// Records are made this long after the first change that they tell of: longer than a tick of most kernels' clocks, so that
 /// the guard goes to sleep without setting a timer, which would take longer than all the rest of its way there.
 const RECORDS: Duration = Duration::from_millis(10);
 
@@ -166,7 +166,9 @@ impl Guard {
         let messages = lost.messages.saturating_sub(self.lost.messages);
         let others = (lost.processes + lost.exits).saturating_sub(self.lost.processes + self.lost.exits);
         if messages > 0 {
-            log::warn!("{messages} messages found the ring full; state is read again");
+            log::warn!(
+                "{messages} messages are lost, by a full ring or for want of memory; state is read again"
+            );
             self.metrics.add_lost("ringbuf", messages);
             self.want(Reason::Lost);
         }

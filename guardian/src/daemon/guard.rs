@@ -53,6 +53,9 @@ const WRITES: usize = 256;
 /// Turns in a row before anybody else is attended to.
 const TURNS: usize = 8;
 
+/// The shortest sleep.
+const SLEEP_MIN: Duration = Duration::from_millis(1);
+
 /// How often it is looked for an owner while something is held for want of one.
 const OWNER_LOOK: Duration = Duration::from_secs(1);
 
@@ -199,8 +202,14 @@ impl Guard {
         // At first nobody knows the bell.
         let mut woken = Woken::Bell;
         loop {
+            if woken == Woken::Loss {
+                self.count_losses();
+            }
             // A flood must not keep the others waiting for ever.
             let flooded = (0..TURNS).all(|_| self.turn());
+            if flooded {
+                self.service.turned(clock::now());
+            }
             // What can wait does, until the last is written.
             let due =
                 !flooded && (woken == Woken::Time || self.deadline().is_some_and(|at| at <= clock::now()));
@@ -208,7 +217,8 @@ impl Guard {
                 self.due();
             }
             // What has begun meanwhile does not know the bell yet: soon something is due (`Later::touch`).
-            let heed = flooded || due || woken == Woken::Bell || !self.wanted.is_empty();
+            let heed =
+                flooded || due || matches!(woken, Woken::Bell | Woken::Loss) || !self.wanted.is_empty();
             woken = match if heed { self.attend(&mut signals)? } else { Attended::Nobody } {
                 Attended::End => {
                     self.finish();
@@ -419,6 +429,8 @@ impl Guard {
         // An owner that starts and does nothing yet makes itself known to nobody.
         let look = self.core.has_orphans().then(|| clock::now().after(OWNER_LOOK));
         let deadline = self.deadline().into_iter().chain(look).min().map(|at| at.since(clock::now()));
+        // What is due and cannot be done yet, while a thread is at it, must not keep this one from sleeping.
+        let deadline = deadline.map(|limit| limit.max(SLEEP_MIN));
         self.reactor.sleep(deadline).context("cannot wait for what the kernel announces")
     }
 

@@ -1,4 +1,4 @@
-//! The daemon: two threads around the pure core.
+//! The daemon: a thread that guards and one that tells, around the pure core.
 //!
 //! The *guard* thread owns sensors, core and executor, and waits for nobody but the kernel. The *edges*
 //! thread serves everybody else: journal, metrics, HTTP, the control socket. Bounded channels lie between

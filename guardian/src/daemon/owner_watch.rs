@@ -41,7 +41,7 @@ pub struct OwnerWatch {
     owners: Vec<Held>,
     gone_since: Option<Stamp>,
     seen: bool,
-    /// What [`OwnerWatch::changed`] has told last.
+    /// What [`OwnerWatch::poll_changed`] has told last.
     told: Option<Stamp>,
     /// When all processes were looked at last, or are going to be.
     looked: Stamp,

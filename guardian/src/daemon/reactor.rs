@@ -22,6 +22,9 @@ const BELL: Token = Token(1);
 pub enum Woken {
     /// The source, or nothing at all.
     Source,
+    /// A source that has lost something (`EPOLLERR`: `ENOBUFS` of `netlink(7)`), and may not wake again before it is told
+    /// that this has been heard.
+    Loss,
     /// The bell, and perhaps the source too. It may have rung for nothing.
     Bell,
     /// The end of the time.
@@ -84,7 +87,9 @@ impl Reactor {
             result => result?,
         }
         let rung = self.events.iter().any(|event| event.token() == BELL);
-        Ok(if rung {
+        Ok(if self.events.iter().any(mio::event::Event::is_error) {
+            Woken::Loss
+        } else if rung {
             Woken::Bell
         } else if self.events.is_empty() {
             Woken::Time
@@ -96,7 +101,7 @@ impl Reactor {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::fd::AsRawFd as _, os::unix::net::UnixStream, thread};
+    use std::{io::Write as _, net::UdpSocket, os::fd::AsRawFd as _, os::unix::net::UnixStream, thread};
 
     use super::*;
 
@@ -117,6 +122,18 @@ mod tests {
         let ringer = thread::spawn(move || bell.wake());
         assert_eq!(reactor.sleep(LONG).unwrap(), Woken::Bell);
         ringer.join().unwrap();
+    }
+
+    #[test]
+    fn a_source_that_fails_is_told_from_one_that_has_something() {
+        let mut reactor = Reactor::new().unwrap();
+        let source = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        source.connect(nobody).unwrap();
+        reactor.watch(&[source.as_raw_fd()]).unwrap();
+        assert_eq!(reactor.sleep(Some(Duration::from_millis(1))).unwrap(), Woken::Time);
+        source.send(b"1").unwrap();
+        assert_eq!(reactor.sleep(LONG).unwrap(), Woken::Loss);
     }
 
     #[test]

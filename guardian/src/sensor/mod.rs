@@ -18,7 +18,7 @@ use std::{
     os::fd::{AsRawFd, RawFd},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -173,8 +173,7 @@ pub enum SensorError {
 }
 
 /// After so many records the tap's socket is emptied: at most one message has been let into its queue for each, and so
-/// many have room in a queue of the usual size (`net.core.rmem_default`), be they as long as those of a card with 64
-/// virtual functions.
+/// many have room in it, however long they are.
 const KNOCKS: usize = 4;
 
 /// The map of links that are known to be out of scope.
@@ -196,7 +195,7 @@ pub struct Sensors {
     status: Vec<SensorStatus>,
     socket: tap::TapSocket,
     /// How many records were taken since the socket was emptied.
-    knocks: usize,
+    knocks: AtomicUsize,
     lookups: Option<Lookups>,
     /// Holds the programs and their links.
     _ebpf: Arc<Mutex<aya::Ebpf>>,
@@ -231,7 +230,7 @@ impl Sensors {
             logger,
             status,
             socket,
-            knocks: 0,
+            knocks: AtomicUsize::new(0),
             lookups: counts.then(|| Lookups::new(Arc::clone(&ebpf))).transpose()?,
             _ebpf: ebpf,
         })
@@ -242,13 +241,17 @@ impl Sensors {
     pub fn drain(&mut self, max: usize, sink: &mut dyn FnMut(Sensed<'_>)) -> usize {
         let mut taken = 0;
         while taken < max {
-            if self.knocks >= KNOCKS {
-                self.knocks = 0;
-                self.empty_socket();
+            // Before the ring is looked at: what comes then wakes anew.
+            let knocks = self.knocks.get_mut();
+            if *knocks >= KNOCKS {
+                *knocks = 0;
+                if self.socket.empty() {
+                    *self.overruns.get_mut() += 1;
+                }
             }
             let Some(item) = self.ring.next() else { break };
             taken += 1;
-            self.knocks += 1;
+            *self.knocks.get_mut() += 1;
             if let Some(sensed) = ring::decode(&item) {
                 sink(sensed);
             }
@@ -305,16 +308,13 @@ impl Sensors {
         [self.socket.as_raw_fd(), self.ring.as_raw_fd()]
     }
 
-    /// Throws away what the tap has let through to wake this process.
-    fn empty_socket(&self) {
-        if self.socket.empty() {
-            self.overruns.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// What was lost since the start. To be called now and then when there were records: it makes room for what wakes.
+    /// What was lost since the start. Where the socket has lost something, the next [`drain`](Sensors::drain) makes room in
+    /// it: until then it may not wake.
     pub fn lost(&self) -> Lost {
-        self.empty_socket();
+        if self.socket.overrun() {
+            self.overruns.fetch_add(1, Ordering::Relaxed);
+            self.knocks.store(KNOCKS, Ordering::Relaxed);
+        }
         let count = |kind| self.lost.get(&kind, 0).unwrap_or(0);
         Lost {
             messages: count(LOST_MESSAGES) + self.overruns.load(Ordering::Relaxed),

@@ -20,6 +20,9 @@ const GROUPS: [u32; 8] = [
     32, // NEXTHOP, since 5.3
 ];
 
+/// Room in the queue, in bytes.
+const QUEUE: libc::c_int = 1 << 20;
+
 /// A multicast socket in the network namespace of the calling thread.
 #[derive(Debug)]
 pub struct TapSocket(Socket);
@@ -30,6 +33,8 @@ impl TapSocket {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
+        // Where the administrator's default would hold no message; more than `net.core.rmem_max` it does not get.
+        socket.set_rx_buf_sz(QUEUE)?;
         Ok(Self(socket))
     }
 
@@ -38,9 +43,27 @@ impl TapSocket {
         GROUPS.iter().try_for_each(|&group| self.0.add_membership(group))
     }
 
-    /// Throws away what has been let into the queue so that this process wakes. Whether the kernel could not make a
-    /// notification since this was last asked: it then sets `ENOBUFS` on every listener (`rtnl_set_sk_err`), and the tap
-    /// has seen nothing.
+    /// Whether the kernel could not make a notification since this was last asked, or put one into the queue: it then sets
+    /// `ENOBUFS` on every listener (`rtnl_set_sk_err`) or this one (`netlink_overrun`), and the tap has seen nothing or
+    /// could wake nobody. The latter stays so until the queue is [empty](Self::empty).
+    pub fn overrun(&self) -> bool {
+        let mut error: libc::c_int = 0;
+        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: `error` and `len` are valid for the call and of the sizes given.
+        let ret = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut error).cast(),
+                &raw mut len,
+            )
+        };
+        ret == 0 && error == libc::ENOBUFS
+    }
+
+    /// Throws away what has been let into the queue so that this process wakes: whoever calls it must look at the ring
+    /// before the next sleep. Whether there was an [overrun](Self::overrun).
     pub fn empty(&self) -> bool {
         let mut overrun = false;
         // The rest of a message is thrown away with its first byte.

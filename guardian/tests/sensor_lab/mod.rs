@@ -5,6 +5,7 @@
 pub mod netlink;
 
 use std::{
+    cell::RefCell,
     ffi::CString,
     fs,
     net::Ipv4Addr,
@@ -80,6 +81,8 @@ impl Seen {
 
 pub struct Lab {
     pub sensors: Sensors,
+    /// Woken as the daemon is.
+    sleep: RefCell<(mio::Poll, mio::Events)>,
     pub seen: Vec<Seen>,
     pub processes: Vec<Process>,
     pub exits: Vec<ProcessId>,
@@ -108,7 +111,12 @@ impl Lab {
         ip("addr add fd09::1/64 dev a0 nodad");
         let sensors = Sensors::open(options)
             .unwrap_or_else(|error| panic!("these tests need root and a kernel with BPF: {error}"));
-        let mut lab = Self { sensors, seen: vec![], processes: vec![], exits: vec![], fallen: vec![] };
+        let sleep = RefCell::new((mio::Poll::new().unwrap(), mio::Events::with_capacity(4)));
+        for fd in sensors.descriptors() {
+            let source = &mut mio::unix::SourceFd(&fd);
+            sleep.borrow().0.registry().register(source, mio::Token(0), mio::Interest::READABLE).unwrap();
+        }
+        let mut lab = Self { sensors, sleep, seen: vec![], processes: vec![], exits: vec![], fallen: vec![] };
         if !options.scope.protocols.contains(&3) {
             return lab;
         }
@@ -120,12 +128,13 @@ impl Lab {
 
     /// Whether something is to be read, at the latest after `timeout`.
     pub fn wait(&self, timeout: Duration) -> bool {
-        poll(&self.sensors.descriptors(), timeout)
+        let (poll, events) = &mut *self.sleep.borrow_mut();
+        poll.poll(events, Some(timeout)).unwrap();
+        !events.is_empty()
     }
 
     pub fn drain(&mut self) -> usize {
-        self.sensors.lost();
-        let Self { sensors, seen, processes, exits, fallen } = self;
+        let Self { sensors, seen, processes, exits, fallen, .. } = self;
         sensors.drain(usize::MAX, &mut |sensed| match sensed {
             Sensed::Message { at, task, bytes, whole_len } => {
                 let delay = now().since(at);
@@ -179,14 +188,9 @@ impl Lab {
 }
 
 pub fn is_readable(descriptor: RawFd) -> bool {
-    poll(&[descriptor], Duration::ZERO)
-}
-
-fn poll(descriptors: &[RawFd], timeout: Duration) -> bool {
-    let entry = |&fd: &RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut poll: Vec<_> = descriptors.iter().map(entry).collect();
-    // SAFETY: as many valid entries as are said.
-    unsafe { libc::poll(poll.as_mut_ptr(), poll.len() as libc::nfds_t, timeout.as_millis() as i32) > 0 }
+    let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
 }
 
 pub fn now() -> Stamp {
