@@ -174,7 +174,7 @@ pub enum SensorError {
 
 /// After so many records the tap's socket is emptied: at most one message has been let into its queue for each, and so
 /// many have room in it, however long they are.
-const KNOCKS: usize = 4;
+const KNOCKS: usize = 16;
 
 /// The map of links that are known to be out of scope.
 const OUTSIDE_LINKS: &str = "OUTSIDE_LINKS";
