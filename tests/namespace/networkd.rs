@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Result;
-use lab::{Lab, Networkd, wait_for};
+use lab::{Lab, NODE, Networkd, wait_for};
 
 #[test]
 fn a_restart_loses_no_route() -> Result<()> {
@@ -37,6 +37,26 @@ fn a_restart_loses_no_route() -> Result<()> {
     assert_eq!(shown()?, before);
     let metrics = guardian.metrics()?;
     assert_eq!(metrics.sum("events_lost_total", &[]), Some(0.0), "{}", metrics.0);
+    assert_eq!(metrics.sum("missing_objects", &[]), Some(0.0), "{}", metrics.0);
+    Ok(())
+}
+
+/// Older versions take the node's own address away when they start, and set it again: it is not away meanwhile.
+#[test]
+fn the_nodes_address_is_lent_until_it_is_set_again() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut networkd = Networkd::on_node(&lab)?;
+    let guardian = lab.guardian().start()?;
+    let shown =
+        || Ok::<_, anyhow::Error>([lab.ip("-4 addr show dev eth0")?, lab.ip("-4 route show table all")?]);
+    let before = shown()?;
+    networkd.start()?;
+    let key = format!("{NODE}/24");
+    let event = guardian.event(&key, |e| e.key() == key && e.outcome() == "restored")?;
+    assert_eq!(event.text("/actor/class"), "networkd", "{event}");
+    assert!(event.text("/error").starts_with("lent for 30s"), "{event}");
+    wait_for("the address to be networkd's again", Duration::from_secs(5), || Ok(shown()? == before))?;
+    let metrics = guardian.metrics()?;
     assert_eq!(metrics.sum("missing_objects", &[]), Some(0.0), "{}", metrics.0);
     Ok(())
 }

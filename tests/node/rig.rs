@@ -358,18 +358,23 @@ fn machine() -> Result<&'static File> {
     }
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let mut line = options.open(PORT).context(PORT)?;
+    let line = options.open(PORT).context(PORT)?;
     run("stty", &format!("-F {PORT} raw -echo"))?;
-    // What has come as an echo ends with this; and nothing else is obeyed before.
-    line.write_all(b"\r\n{\"execute\": \"qmp_capabilities\"}\r\n")?;
     Ok(LINE.get_or_init(|| line))
 }
 
 /// Tells QEMU, over the third serial port, that the card's cable is in or out.
 pub fn cable(on: bool) -> Result<()> {
     let mut line = machine()?;
-    let order = serde_json::json!({"execute": "set_link", "arguments": {"name": "n0", "up": on}});
-    line.write_all(format!("{order}\r\n").as_bytes())?;
+    // The first byte makes QEMU forget what it has of an order that it does not understand: what it said before the echo
+    // was off came back to it, and was cut in two when that was done.
+    let orders = format!(
+        "{}\r\n{}\r\n",
+        serde_json::json!({"execute": "qmp_capabilities"}),
+        serde_json::json!({"execute": "set_link", "arguments": {"name": "n0", "up": on}})
+    );
+    line.write_all(b"\xff\r\n")?;
+    line.write_all(orders.as_bytes())?;
     let carrier = || {
         let carrier = fs::read_to_string("/sys/class/net/eth0/carrier").unwrap_or_default();
         Ok(carrier.trim() == if on { "1" } else { "0" })

@@ -83,9 +83,9 @@ pub fn run() -> Result<()> {
     let by_networkd = |e: &Event| fs::canonicalize(e.text("/actor/exe")).is_ok_and(|exe| exe == program);
     let last = guardian.event("systemd-networkd's deletions", by_networkd)?;
     follower.settle(&lab, &before)?;
-    if guardian.log().contains("waits:") {
-        note("held: it has taken the node's address away too, and without it the kernel refuses these");
-        note("routes. The moment the address is back, so are they.");
+    if guardian.log().contains("lent for") {
+        note("It has taken the node's own address away too, which the tunnel and these routes need. It was");
+        note("lent it until it had set it again.");
     }
     networkd.stop()?;
 

@@ -182,6 +182,15 @@ pub const KEYS: &[Key] = &[
         takes: Takes::Restart,
     },
     Key {
+        name: "restore.lend",
+        what: "systemd-networkd takes the node's own IPv4 address away when it is restarted or reconfigures a card, and \
+               sets it again when it has it. If tunnels or routes in the scope depend on that address, it is put back \
+               for so long at most, so that they work meanwhile.",
+        value: "duration with its unit, at least `1s`, or `never`",
+        example: r#""never""#,
+        takes: Takes::Reload,
+    },
+    Key {
         name: "damping.burst",
         what: "How many restores of the same object an actor may undo in a row before the next one waits. All runs of \
                one program are one actor.",

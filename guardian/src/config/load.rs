@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::{
     Config, ConfigError, Mode, OnStart, Problem, keys, profile,
@@ -181,13 +181,7 @@ impl Config {
             set(&mut self.owner.children, entry.read(problems, boolean));
         }
         if let Some(entry) = owner.take("absent_after") {
-            let after = entry.read(problems, |v| match text(v, "15m\" or \"never")? {
-                "never" => Ok(None),
-                other => match units::parse_duration(other) {
-                    Ok(after) => Ok(Some(after)),
-                    Err(error) => Err(format!("{error}, or never")),
-                },
-            });
+            let after = entry.read(problems, |v| duration_or_never(v, "15m\" or \"never"));
             set(&mut self.owner.absent_after, after);
         }
         owner.finish(&keys::all(), problems);
@@ -208,6 +202,15 @@ impl Config {
                 other => Err(format!("`{other}` is neither \"adopt\" nor \"restore\"")),
             });
             set(&mut self.restore.on_start, on_start);
+        }
+        if let Some(entry) = restore.take("lend") {
+            let lend = entry.read(problems, |v| match duration_or_never(v, "30s\" or \"never")? {
+                Some(time) if time < Duration::from_secs(1) => {
+                    Err("the kernel counts lifetimes in seconds: at least 1s, or never".into())
+                }
+                lend => Ok(lend),
+            });
+            set(&mut self.restore.lend, lend);
         }
         restore.finish(&keys::all(), problems);
 
@@ -345,5 +348,13 @@ fn add<T: PartialEq>(to: &mut Vec<T>, more: Option<Vec<T>>) {
         if !to.contains(&item) {
             to.push(item);
         }
+    }
+}
+
+/// Reads a duration, or `never`.
+fn duration_or_never(value: &DeValue<'_>, such_as: &str) -> Result<Option<Duration>, String> {
+    match text(value, such_as)? {
+        "never" => Ok(None),
+        other => units::parse_duration(other).map(Some).map_err(|error| format!("{error}, or never")),
     }
 }

@@ -67,6 +67,9 @@ pub struct Restore {
     pub settle: Duration,
     /// What to do after a restart in the same boot.
     pub on_start: OnStart,
+    /// For how long systemd-networkd is lent an address that it has taken away; `None`: never.
+    #[serde(serialize_with = "duration_or_never")]
+    pub lend: Option<Duration>,
 }
 
 /// When to back off from an actor that keeps undoing our restores.
@@ -169,7 +172,11 @@ impl Default for Config {
                 children: true,
                 absent_after: Some(Duration::from_secs(15 * 60)),
             },
-            restore: Restore { settle: Duration::from_secs(2), on_start: OnStart::default() },
+            restore: Restore {
+                settle: Duration::from_secs(2),
+                on_start: OnStart::default(),
+                lend: Some(Duration::from_secs(30)),
+            },
             damping: Damping { burst: 5, initial: Duration::from_secs(1), max: Duration::from_secs(300) },
             http: Http { listen: Some(SocketAddr::from(([127, 0, 0, 1], 10953))) },
             control: Control { socket: PathBuf::from("/run/route-guardian/control.sock") },

@@ -26,6 +26,7 @@ children = false
 absent_after = "never"
 [restore]
 settle = "1.5s"
+lend = "never"
 on_start = "restore"
 [damping]
 burst = 9
@@ -53,6 +54,7 @@ fn nothing_is_the_kube_router_profile() {
     assert_eq!(config.scope.tables, [77, 78, 79]);
     assert_eq!(config.owner.exe, ["/usr/local/bin/kube-router", "/opt/cni/bin/bridge"]);
     assert_eq!(config.owner.absent_after, Some(Duration::from_secs(900)));
+    assert_eq!(config.restore.lend, Some(Duration::from_secs(30)));
     assert_eq!(config.http.listen.unwrap().to_string(), "127.0.0.1:10953");
     assert_eq!(config.mode, Mode::Restore);
     assert!(!config.kubernetes.is_wanted() && config.beyond_this_build().is_none());
@@ -68,6 +70,7 @@ fn the_scope_is_added_and_the_rest_replaced() {
     assert!(!config.owner.children && config.http.listen.is_none());
     assert_eq!(config.state.journal_max, 1 << 30);
     assert_eq!(config.restore.settle, Duration::from_millis(1500));
+    assert_eq!(config.restore.lend, None);
     assert_eq!(config.kubernetes.server.unwrap().to_string(), "10.0.0.1:6443");
     assert_eq!(config.beyond_this_build().is_none(), cfg!(feature = "kubernetes"));
 }
@@ -158,6 +161,10 @@ fn errors_name_file_line_key_and_what_would_be_right() {
         (
             "[restore]\nsettle = 2",
             "config.toml:2: restore.settle: found the number 2 where a text belongs: write \"2s\"",
+        ),
+        (
+            "[restore]\nlend = \"100ms\"",
+            "config.toml:2: restore.lend: the kernel counts lifetimes in seconds: at least 1s, or never",
         ),
         (
             "[owner]\nabsent_after = \"soon\"",

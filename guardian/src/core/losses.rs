@@ -271,7 +271,7 @@ impl Core {
             return false;
         }
         let Some(mut loss) = self.forget_loss(key) else { return false };
-        loss.error = None;
+        loss.error = self.terms(&key).filter(|_| outcome == Outcome::Restored);
         self.effects.push(Effect::Report(Box::new(report_of(&loss, loss.reported, outcome, Some(at)))));
         true
     }

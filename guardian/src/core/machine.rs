@@ -12,6 +12,7 @@ use super::{
     damping::Damping,
     flow::{Effect, Input},
     incident::Incidents,
+    loan::Loans,
     losses::Insistence,
     origin::Origins,
     plan::Action,
@@ -38,6 +39,8 @@ pub struct Settings {
     pub damping: Damping,
     /// With no owner running for this long, restores are held; `None`: never.
     pub absent_after: Option<Duration>,
+    /// For how long systemd-networkd is lent an address of the node that it has taken away; `None`: never.
+    pub lend: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -47,6 +50,7 @@ impl Default for Settings {
             settle: Duration::from_secs(2),
             damping: Damping::default(),
             absent_after: None,
+            lend: Some(Duration::from_secs(30)),
         }
     }
 }
@@ -70,6 +74,7 @@ pub struct Core {
     pub(super) undone: HashMap<ProcessId, (u32, Stamp)>,
     pub(super) suspicions: Vec<Suspicion>,
     pub(super) withdrawn: HashSet<Key>,
+    pub(super) loans: Loans,
     pub(super) in_flight: Vec<(Key, Action)>,
     pub(super) effects: Vec<Effect>,
     pub(super) synced: bool,
@@ -103,6 +108,7 @@ impl Core {
             undone: HashMap::default(),
             suspicions: Vec::new(),
             withdrawn: HashSet::default(),
+            loans: Loans::default(),
             in_flight: Vec::new(),
             effects: Vec::new(),
             synced: false,

@@ -10,6 +10,9 @@ mod damping;
 mod flow;
 mod incident;
 mod links;
+mod loan;
+#[cfg(test)]
+mod loan_tests;
 mod losses;
 mod machine;
 mod objects;

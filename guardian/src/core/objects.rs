@@ -21,6 +21,7 @@ impl Core {
             Notice::Set { object: Object::Link(link), .. } => self.link_set(now, link, who),
             Notice::Gone { object: Object::Link(link) } => self.link_gone(now, link, who),
             Notice::Set { object, replaced, appended } => {
+                self.repay(&object, who);
                 self.set(now, &Arc::new(object), replaced, appended, who);
             }
             Notice::Gone { object } => {
@@ -29,6 +30,9 @@ impl Core {
                     Object::Nexthop(nexthop) => Some((Subject::Nexthop(nexthop.id), Cause::NexthopRemoved)),
                     _ => None,
                 };
+                if let Object::Address(address) = &object {
+                    self.lend(now, address, who);
+                }
                 self.gone(now, &object, who.cause(), who);
                 if let Some((subject, cause)) = subject {
                     self.suspect(subject, cause, who);

@@ -96,7 +96,11 @@ impl Core {
     pub fn applied(&mut self, results: Vec<Applied>, sent: Stamp, done: Stamp) {
         let batch = std::mem::take(&mut self.in_flight);
         for ((key, action), result) in batch.into_iter().zip(results) {
+            let refused = result != Applied::Verified && self.is_lent(&key);
             self.apply_one(key, &action, result, Wrote { sent, done });
+            if refused {
+                self.write_off(&key);
+            }
             self.rib.recount(&key);
         }
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use glob::Pattern;
 
-use crate::model::{Address, Family, Links, Nexthop, Object, Port, Prefix, Route, Rule, route::rt};
+use crate::model::{
+    Address, AddressKey, Family, Link, Links, Nexthop, Object, Port, Prefix, Route, Rule, route::rt,
+};
 
 /// The scope: what a profile and the configuration choose, compiled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +44,15 @@ impl Scope {
             Object::Route(route) => self.covers_route(route, links),
             Object::Rule(rule) => self.covers_rule(rule),
         }
+    }
+
+    /// Whether an address that is not guarded may be lent for the sake of what is.
+    pub fn may_lend(&self, key: &AddressKey, links: &Links) -> bool {
+        let host = Prefix::new(key.local, key.family().bits());
+        let is_card = |link: &Link| {
+            link.master().is_none() && !self.excludes_link(&link.name) && !self.covers_link(&link.name)
+        };
+        links.get(key.link).is_some_and(is_card) && !host.is_some_and(|host| self.excludes_prefix(&host))
     }
 
     /// By its bridge. A link that is guarded itself has its master among what is compared.

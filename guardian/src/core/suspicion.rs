@@ -39,7 +39,7 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    fn concerns(&self, object: &Object) -> bool {
+    pub fn concerns(&self, object: &Object) -> bool {
         match self {
             // A link goes with the one that it lies on, and is not lost with itself.
             Self::Link(index) => match object {
@@ -316,7 +316,7 @@ impl Core {
         (started, ended): (Stamp, Stamp),
         suspicions: &mut Vec<Suspicion>,
     ) {
-        let synced = self.synced;
+        let (synced, lent) = (self.synced, self.is_lent(&key));
         let Some(entry) = self.rib.get_mut(&key) else { return };
         if entry.told >= started || entry.wrote.is_some_and(|wrote| wrote.done >= started) {
             // What is known is newer than this dump; one that began later will tell.
@@ -362,6 +362,7 @@ impl Core {
             Some(_) => self.found_gone(key, suspicions, ended),
             // Known already: a write of our own is on its way.
             None if !was_whole => self.settle_accounts(key),
+            None if lent => self.write_off(&key),
             None => self.found_missing(now, key, suspicions, ended, doubt),
         }
     }

@@ -85,9 +85,11 @@ impl Core {
         self.rib.take_changed()
     }
 
-    /// All that is desired, by key.
+    /// All that is desired, by key; nothing that is only lent.
     pub fn desired(&self) -> Vec<Arc<Object>> {
-        self.listed(|entry| &entry.desired)
+        let mut desired = self.listed(|entry| &entry.desired);
+        desired.retain(|object| !self.is_lent(&object.key()));
+        desired
     }
 
     /// All that the kernel is known to hold of it, by key. Other routes of the same keys are not guarded.

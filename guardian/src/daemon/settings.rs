@@ -22,6 +22,7 @@ pub fn settings(config: &Config) -> Settings {
             max: config.damping.max,
         },
         absent_after: config.owner.absent_after,
+        lend: config.restore.lend,
     }
 }
 

@@ -35,6 +35,17 @@ pub mod ifa {
     pub const F_VOLATILE: u32 = F_DADFAILED | F_TENTATIVE | F_PERMANENT | F_STABLE_PRIVACY;
 }
 
+/// `INFINITY_LIFE_TIME` of `include/net/addrconf.h`.
+pub const FOREVER: u32 = u32::MAX;
+
+/// A `struct ifa_cacheinfo` without its two time stamps; both lifetimes are in seconds.
+pub fn lifetimes(preferred: u32, valid: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&preferred.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&valid.to_ne_bytes());
+    bytes
+}
+
 /// What the kernel looks an address up by: `inet_rtm_deladdr` in `net/ipv4/devinet.c`, `inet6_addr_del`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressKey {
@@ -74,7 +85,8 @@ pub struct Address {
     pub flags: u32,
     /// Whether it is usable: IPv6 looks for duplicates first (`IFA_F_TENTATIVE`).
     pub tentative: bool,
-    /// Whether the kernel will remove it by itself after a time. Such an address is not restored.
+    /// Whether the kernel will remove it by itself after a time: what is left of that is another number at each look,
+    /// and is not kept. Such an address is not restored.
     pub expires: bool,
     /// What else there is (label, broadcast, metric, protocol, lifetimes without their ages), by type.
     pub attributes: Vec<Attribute>,
@@ -83,12 +95,14 @@ pub struct Address {
 impl Address {
     /// Whether the kernel, asked for `self`, would hold what it holds with `other`, but for the label: that is a name
     /// for people, which the kernel changes when the link is renamed (`inetdev_changename`), and which nobody can
-    /// change without taking the address away.
+    /// change without taking the address away. Lifetimes that run are not compared.
     pub fn same(&self, other: &Self) -> bool {
+        let left_out: &[u16] =
+            if self.expires && other.expires { &[ifa::LABEL, ifa::CACHEINFO] } else { &[ifa::LABEL] };
         self.key == other.key
             && self.scope == other.scope
             && self.flags == other.flags
-            && self.without(&[ifa::LABEL]).eq(other.without(&[ifa::LABEL]))
+            && self.without(left_out).eq(other.without(left_out))
     }
 
     fn without(&self, kinds: &'static [u16]) -> impl Iterator<Item = &Attribute> {

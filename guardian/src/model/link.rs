@@ -1,6 +1,6 @@
 //! Network interfaces, and what makes them ports of a bridge.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::{collections::HashMap, fmt::Write as _, net::IpAddr};
 
 use super::attribute::Attribute;
 
@@ -87,6 +87,19 @@ impl Link {
     pub fn lower(&self) -> Option<u32> {
         let here = self.attribute(ifla::LINK_NETNSID).is_none();
         self.attribute(ifla::LINK).filter(|_| here).and_then(Attribute::as_u32)
+    }
+
+    /// The node's address that a tunnel sends from, if it is a tunnel that has one set: `IFLA_IPTUN_LOCAL` and
+    /// `IFLA_GRE_LOCAL` of `include/uapi/linux/if_tunnel.h`, `IFLA_VXLAN_LOCAL` of `if_link.h`.
+    pub fn tunnel_source(&self) -> Option<IpAddr> {
+        let local = match self.kind.as_deref()? {
+            "ipip" | "sit" => 2,
+            "gre" | "gretap" | "erspan" => 6,
+            "vxlan" => 4,
+            _ => return None,
+        };
+        let source = self.data.iter().find(|option| option.number() == local)?.as_addr()?;
+        (!source.is_unspecified()).then_some(source)
     }
 
     /// The ifindex of its master, if it has one.

@@ -3,7 +3,10 @@
 
 use super::{ip, raw, split, whole_u32};
 use crate::{
-    model::{Address, AddressKey, Attribute, Family, address::ifa},
+    model::{
+        Address, AddressKey, Attribute, Family,
+        address::{FOREVER, ifa, lifetimes},
+    },
     netlink::message::{DecodeError, Frame, nl, u32_at},
 };
 
@@ -12,8 +15,6 @@ const IFADDRMSG_LEN: usize = 8;
 const IFA_F_OPTIMISTIC: u32 = 0x04;
 /// `IFA_TARGET_NETNSID`: only in answers to those who asked with it.
 const IFA_TARGET_NETNSID: u16 = 10;
-/// `INFINITY_LIFE_TIME` of `include/net/addrconf.h`.
-pub(in crate::netlink) const FOREVER: u32 = u32::MAX;
 
 pub(super) fn address(frame: &Frame<'_>) -> Result<Option<Address>, DecodeError> {
     let (fixed, walk) = split(frame, IFADDRMSG_LEN)?;
@@ -65,12 +66,4 @@ pub(super) fn address(frame: &Frame<'_>) -> Result<Option<Address>, DecodeError>
         expires,
         attributes: rest,
     }))
-}
-
-/// A `struct ifa_cacheinfo` without its two time stamps; both lifetimes are in seconds.
-pub(in crate::netlink) fn lifetimes(preferred: u32, valid: u32) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&preferred.to_ne_bytes());
-    bytes[4..8].copy_from_slice(&valid.to_ne_bytes());
-    bytes
 }

@@ -15,7 +15,6 @@ use std::net::IpAddr;
 use super::message::{Attributes, DecodeError, Frame, attributes, nl};
 use crate::model::{Attribute, Family, Notice, Object, Prefix};
 
-pub(super) use address::{FOREVER, lifetimes};
 pub(super) use link::AF_INET6;
 
 /// What a message announces. `None` for what the model has no word for: message types other than those of links,

@@ -2,11 +2,11 @@
 
 use super::{EncodeError, Request};
 use crate::{
-    model::{Address, AddressKey, address::ifa},
-    netlink::{
-        decode::{FOREVER, lifetimes},
-        message::nl,
+    model::{
+        Address, AddressKey,
+        address::{FOREVER, ifa, lifetimes},
     },
+    netlink::message::nl,
 };
 
 /// Asks the kernel to hold `address`. Which address of a network is its first the kernel decides by itself.
@@ -32,7 +32,8 @@ pub(super) fn delete(address: &Address) -> Request {
 pub(super) fn message(address: &Address) -> Result<Request, EncodeError> {
     let tentative = if address.tentative { ifa::F_TENTATIVE } else { 0 };
     let mut request = about(nl::RTM_NEWADDR, address, address.flags | tentative)?;
-    if address.expires {
+    let told = address.attributes.iter().any(|attribute| attribute.number() == ifa::CACHEINFO);
+    if address.expires && !told {
         request.push(ifa::CACHEINFO, lifetimes(1, 1).to_vec())?;
     }
     Ok(request)
