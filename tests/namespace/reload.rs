@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use lab::{Guardian, Lab, wait_for};
+use lab::{Guardian, Lab, NODE, wait_for};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -125,6 +125,22 @@ fn it_takes_up_every_key_that_takes_no_restart() -> Result<()> {
     lab.ip("route del 10.244.2.0/24")?;
     wait_for("the route", SOON, || lab.shows("route show 10.244.2.0/24"))?;
     tried.insert("restore.settle".into());
+
+    let lab = Lab::node()?;
+    let networkd = lab.copy("ip", "systemd-networkd")?;
+    let mut guardian = lab.guardian().set("restore.lend", "\"never\"").start()?;
+    let mut take = |then: &str| -> Result<bool> {
+        let words = ["addr", "del", &format!("{NODE}/24"), "dev", "eth0"];
+        ensure!(Command::new(&networkd).args(words).status()?.success(), "{words:?}");
+        guardian.event("a route by it", |e| e.key() == "10.244.2.0/24")?;
+        let lent = lab.shows(&format!("-4 addr show dev eth0 to {NODE}/32"))?;
+        lab.ip(&format!("addr replace {NODE}/24 dev eth0"))?;
+        reload(&mut guardian, then)?;
+        Ok(lent)
+    };
+    ensure!(!take("restore.lend = \"1m\"")?, "lent, though never");
+    wait_for("the address to be lent", SOON, || take(""))?;
+    tried.insert("restore.lend".into());
 
     assert_eq!(tried, keys(false)?);
     Ok(())

@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Settings,
+    Dump, Input, Settings,
     plan::{Action, Applied},
     simulation::someone,
     stage::{Stage, TUN, node},
-    testing::{address, gone, route, set},
+    testing::{address, gone, link, replaced, route, set},
 };
 use crate::model::{
-    Actor, Address, Attribute, Mode, Object, Prefix, Route, Stamp,
+    Actor, Address, Attribute, Link, Mode, Object, Port, Prefix, Route, Stamp,
     address::{ifa, lifetimes},
     record::{Outcome, Verdict},
     route::rt,
@@ -27,6 +27,12 @@ fn own() -> Address {
 fn lent() -> Address {
     let times = Attribute { kind: ifa::CACHEINFO, value: lifetimes(30, 30).into() };
     Address { expires: true, attributes: vec![times], ..address("192.0.2.10", CARD, 32) }
+}
+
+/// As the kernel tells it: with a label, and without a lifetime that runs.
+fn as_told(address: &Address) -> Address {
+    let label = Attribute { kind: ifa::LABEL, value: (*b"eth0\0").into() };
+    Address { attributes: vec![label], ..address.clone() }
 }
 
 fn sourced(mut route: Route) -> Route {
@@ -114,28 +120,43 @@ fn an_address_that_is_there_again_before_it_was_lent_is_not() {
 #[test]
 fn what_has_run_out_is_not_lent_again() {
     let mut stage = on_loan();
+    stage.now += Duration::from_secs(31).as_nanos() as u64;
+    assert!(stage.write().is_empty());
     let kernel = Arc::new(Actor::Kernel { what: "kworker/0:1".into() });
     stage.tell(gone(lent()), &kernel, Verdict::Kernel);
     assert!(stage.write().is_empty() && stage.core.missing().is_empty());
+    let told = stage.reports.last().and_then(|report| report.error.clone()).unwrap_or_default();
+    assert!(told.starts_with("the loan is over"), "{told}");
     // What fell with it waits for somebody to set the address.
     stage.tell(gone(by_tunnel()), &kernel, Verdict::Kernel);
     assert_eq!(stage.write(), [Action::Add(by_tunnel().into())]);
 }
 
+/// Each time for what is left of its time, and not for ever.
 #[test]
 fn networkd_that_takes_what_it_was_lent_is_lent_it_again_within_its_budget() {
     let mut stage = on_loan();
-    for _ in 0..4 {
-        stage.tell(gone(lent()), &networkd(), Verdict::Foreign);
+    let mut objects = node();
+    objects.extend([by_tunnel().into(), connected().into(), as_told(&lent()).into()]);
+    stage.dump(objects);
+    for _ in 0..Settings::default().damping.burst {
+        stage.tell(gone(as_told(&lent())), &networkd(), Verdict::Foreign);
         assert_eq!(stage.write(), [Action::Add(lent().into())]);
         assert_eq!(stage.write(), [Action::Add(connected().into())]);
     }
-    while stage.damped == 0 {
-        stage.tell(gone(lent()), &networkd(), Verdict::Foreign);
-        stage.write();
-        stage.write();
-        assert!(stage.reports.len() < 50, "it is never damped");
-    }
+    stage.tell(gone(as_told(&lent())), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty() && stage.core.missing().is_empty());
+    let told = stage.reports.last().expect("a report");
+    assert_eq!((told.outcome, told.let_go), (Outcome::Observed, true), "{told:?}");
+}
+
+#[test]
+fn what_is_lent_again_runs_out_when_it_would_have() {
+    let mut stage = on_loan();
+    stage.now += Duration::from_millis(19_100).as_nanos() as u64;
+    stage.tell(gone(lent()), &networkd(), Verdict::Foreign);
+    let left = Attribute { kind: ifa::CACHEINFO, value: lifetimes(11, 11).into() };
+    assert_eq!(stage.write(), [Action::Add(Address { attributes: vec![left], ..lent() }.into())]);
 }
 
 #[test]
@@ -207,4 +228,144 @@ fn a_host_address_is_lent_in_its_own_place() {
     assert_eq!(stage.write(), [Action::Add(lent().into())]);
     stage.tell(set(host), &networkd(), Verdict::Foreign);
     assert!(stage.write().is_empty() && stage.core.missing().is_empty());
+}
+
+/// It has what was there before the address went, and the route to its network among that.
+#[test]
+fn a_dump_that_began_before_tells_nothing_of_what_is_lent() {
+    let mut stage = stage_with(Settings::default());
+    let started = Stamp(stage.now + 10);
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    let mut objects = node();
+    objects.extend([by_tunnel().into(), connected().into(), own().into()]);
+    let ended = Stamp(stage.now + 1);
+    stage.core.step(ended, Input::Dump(Dump { started, ended, objects }));
+    stage.collect();
+    assert_eq!(stage.write(), [Action::Add(lent().into())]);
+    assert_eq!(stage.write(), [Action::Add(connected().into())]);
+}
+
+/// The message that networkd has set its own was lost.
+#[test]
+fn a_dump_that_finds_the_address_ends_the_loan() {
+    let mut stage = on_loan();
+    let mut objects = node();
+    objects.extend([by_tunnel().into(), connected().into(), as_told(&lent()).into(), own().into()]);
+    stage.dump(objects);
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+}
+
+#[test]
+fn another_prefix_of_the_same_address_is_no_second_loan() {
+    let mut stage = on_loan();
+    stage.tell(gone(address("192.0.2.10", CARD, 25)), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty());
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+    assert!(stage.write().is_empty());
+}
+
+/// The address is elsewhere, or the card has another: what is lent would be in the way.
+#[test]
+fn the_loan_is_over_when_networkd_has_moved() {
+    let moved = [address("192.0.2.10", 9, 24), address("192.0.2.55", CARD, 24)];
+    for address in moved {
+        let mut stage = on_loan();
+        stage.tell(set(address.clone()), &networkd(), Verdict::Foreign);
+        assert_eq!(stage.write(), [Action::Remove(connected().into())], "{address:?}");
+        assert_eq!(stage.write(), [Action::Remove(lent().into())], "{address:?}");
+        assert!(stage.write().is_empty());
+    }
+    let mut stage = on_loan();
+    let port = Port { link: CARD, master: 9, kind: Some("bridge".into()), options: vec![] };
+    stage.tell(set(Link { port: Some(port), ..link(CARD, "eth0") }), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(connected().into())], "a port has no address");
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+}
+
+/// It has set the new address first: the old one is given up.
+#[test]
+fn an_address_that_networkd_has_replaced_is_not_lent() {
+    let new = [address("192.0.2.10", CARD, 25), address("192.0.2.55", CARD, 24)];
+    for address in new {
+        let mut stage = stage_with(Settings::default());
+        stage.tell(set(address.clone()), &networkd(), Verdict::Foreign);
+        stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+        assert!(stage.write().is_empty(), "{address:?}");
+    }
+    // One that stood there before it came says nothing.
+    let mut stage = stage_with(Settings::default());
+    let before = someone(299, "/usr/lib/systemd/systemd-networkd");
+    stage.tell(set(address("192.0.2.11", CARD, 24)), &before, Verdict::Foreign);
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(lent().into())]);
+}
+
+/// With a new name the kernel announces a link's addresses again.
+#[test]
+fn a_card_that_is_renamed_keeps_what_it_was_lent() {
+    let mut stage = on_loan();
+    stage.tell(set(as_told(&lent())), &someone(61, "/usr/bin/udevadm"), Verdict::Foreign);
+    assert!(stage.write().is_empty());
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+}
+
+/// The kernel makes the route to a network anew for an address that has one.
+#[test]
+fn a_card_that_was_down_gets_the_way_to_its_network_again() {
+    let mut stage = on_loan();
+    for flags in [0, 1] {
+        stage.tell(set(Link { flags, ..link(CARD, "eth0") }), &networkd(), Verdict::Foreign);
+    }
+    assert_eq!(stage.write(), [Action::Add(connected().into())]);
+}
+
+#[test]
+fn what_others_make_of_the_way_to_the_network_is_theirs() {
+    let mut stage = on_loan();
+    let other = Route { protocol: 4, ..connected() };
+    stage.tell(replaced(other), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty() && stage.reports.len() == 2, "{:?}", stage.reports);
+}
+
+#[test]
+fn a_changed_configuration_ends_every_loan() {
+    let mut stage = on_loan();
+    let scope = stage.core.scope().clone();
+    stage.core.reconfigure(Stamp(stage.now), Settings::default(), scope.clone());
+    assert_eq!(stage.write(), [Action::Remove(connected().into())]);
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+    assert!(!stage.core.has_work());
+    // An observer does not even take back.
+    let mut stage = on_loan();
+    let observe = Settings { mode: Mode::Observe, ..Settings::default() };
+    stage.core.reconfigure(Stamp(stage.now), observe, scope);
+    stage.tell(gone(lent()), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty() && !stage.core.has_work() && stage.core.missing().is_empty());
+}
+
+/// Nobody withdraws what needs it.
+#[test]
+fn nothing_is_lent_without_an_owner() {
+    let mut stage =
+        stage_with(Settings { absent_after: Some(Duration::from_secs(1)), ..Settings::default() });
+    stage.core.step(Stamp(stage.now), Input::Owner { alive: false, since: Stamp(1) });
+    stage.now += Duration::from_secs(2).as_nanos() as u64;
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty());
+    stage.core.step(Stamp(stage.now), Input::Owner { alive: true, since: Stamp(stage.now) });
+    assert!(stage.write().is_empty(), "nor later");
+}
+
+/// A guardian that was restarted in the middle finds what it has lent before.
+#[test]
+fn what_is_there_already_is_not_taken_back() {
+    let mut stage = stage_with(Settings::default());
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.core.plan(Stamp(stage.now), 10), [Action::Add(lent().into())]);
+    stage.core.applied(vec![Applied::Exists], Stamp(stage.now + 1), Stamp(stage.now + 2));
+    assert_eq!(stage.write(), [Action::Add(connected().into())]);
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty() && !stage.core.has_work());
 }

@@ -271,7 +271,7 @@ impl Core {
             return false;
         }
         let Some(mut loss) = self.forget_loss(key) else { return false };
-        loss.error = self.terms(&key).filter(|_| outcome == Outcome::Restored);
+        loss.error = None;
         self.effects.push(Effect::Report(Box::new(report_of(&loss, loss.reported, outcome, Some(at)))));
         true
     }
@@ -308,8 +308,22 @@ impl Core {
         who: &Who,
         outcome: Outcome,
     ) {
+        let report = self.told(now, object, change, cause, who, outcome);
+        self.effects.push(Effect::Report(Box::new(report)));
+    }
+
+    /// What is to be told of a change, once.
+    pub(super) fn told(
+        &mut self,
+        now: Stamp,
+        object: &Arc<Object>,
+        change: Change,
+        cause: Cause,
+        who: &Who,
+        outcome: Outcome,
+    ) -> Report {
         let seq = self.next_seq();
-        let report = Report {
+        Report {
             seq,
             again: false,
             incident: self.incidents.of(&who.actor, who.at, seq),
@@ -327,8 +341,7 @@ impl Core {
             // What is only told of is not followed.
             let_go: outcome == Outcome::Observed,
             error: None,
-        };
-        self.effects.push(Effect::Report(Box::new(report)));
+        }
     }
 
     pub(super) fn reread(&mut self, reason: Reason) {

@@ -18,10 +18,15 @@ use crate::model::{
 impl Core {
     pub(super) fn notice(&mut self, now: Stamp, notice: Notice, who: &Who) {
         match notice {
-            Notice::Set { object: Object::Link(link), .. } => self.link_set(now, link, who),
+            Notice::Set { object: Object::Link(link), .. } => {
+                self.lender_set(&link);
+                self.link_set(now, link, who);
+            }
             Notice::Gone { object: Object::Link(link) } => self.link_gone(now, link, who),
             Notice::Set { object, replaced, appended } => {
-                self.repay(&object, who);
+                if let Object::Address(address) = &object {
+                    self.repay(address, who);
+                }
                 self.set(now, &Arc::new(object), replaced, appended, who);
             }
             Notice::Gone { object } => {

@@ -64,6 +64,9 @@ impl Core {
                 }
             }
         }
+        if self.settings.mode == Mode::Restore {
+            batch.extend(self.plan_of_loans(now));
+        }
         batch.sort_by_key(|(key, action)| (rank(action), self.place(key), *key));
         batch.dedup_by_key(|(key, _)| *key);
         if let Some(first) = batch.first().map(|(_, action)| stage(rank(action))) {
@@ -83,7 +86,7 @@ impl Core {
 
     /// Whether writes are waiting to be planned.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || self.loans.has_work()
     }
 
     /// When [`Core::plan`] wants to be called at the latest, if nothing else happens.
@@ -96,11 +99,11 @@ impl Core {
     pub fn applied(&mut self, results: Vec<Applied>, sent: Stamp, done: Stamp) {
         let batch = std::mem::take(&mut self.in_flight);
         for ((key, action), result) in batch.into_iter().zip(results) {
-            let refused = result != Applied::Verified && self.is_lent(&key);
-            self.apply_one(key, &action, result, Wrote { sent, done });
-            if refused {
-                self.write_off(&key);
+            if self.rib.get(&key).is_none() && self.loans.has(action.object()) {
+                self.lent(&action, &result, sent, done);
+                continue;
             }
+            self.apply_one(key, &action, result, Wrote { sent, done });
             self.rib.recount(&key);
         }
     }
@@ -415,7 +418,7 @@ const fn stage(rank: u8) -> u8 {
 }
 
 /// An error number in words, with the kernel's own where it had any.
-fn errno_text(errno: i32, message: Option<&str>) -> String {
+pub(super) fn errno_text(errno: i32, message: Option<&str>) -> String {
     let plain = std::io::Error::from_raw_os_error(errno).to_string();
     let plain = plain.split(" (os error").next().unwrap_or(&plain).to_owned();
     match message {

@@ -228,6 +228,7 @@ impl Core {
             _ => None,
         });
         self.links_dumped(links.collect(), dump.started);
+        self.cards_dumped(&dump.objects, dump.started);
         let ports: Vec<Object> =
             self.links.iter().filter_map(|link| link.port.clone().map(Object::Port)).collect();
         let referenced = self.referenced(&dump.objects);
@@ -316,7 +317,7 @@ impl Core {
         (started, ended): (Stamp, Stamp),
         suspicions: &mut Vec<Suspicion>,
     ) {
-        let (synced, lent) = (self.synced, self.is_lent(&key));
+        let synced = self.synced;
         let Some(entry) = self.rib.get_mut(&key) else { return };
         if entry.told >= started || entry.wrote.is_some_and(|wrote| wrote.done >= started) {
             // What is known is newer than this dump; one that began later will tell.
@@ -362,7 +363,6 @@ impl Core {
             Some(_) => self.found_gone(key, suspicions, ended),
             // Known already: a write of our own is on its way.
             None if !was_whole => self.settle_accounts(key),
-            None if lent => self.write_off(&key),
             None => self.found_missing(now, key, suspicions, ended, doubt),
         }
     }

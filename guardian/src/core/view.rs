@@ -85,11 +85,9 @@ impl Core {
         self.rib.take_changed()
     }
 
-    /// All that is desired, by key; nothing that is only lent.
+    /// All that is desired, by key.
     pub fn desired(&self) -> Vec<Arc<Object>> {
-        let mut desired = self.listed(|entry| &entry.desired);
-        desired.retain(|object| !self.is_lent(&object.key()));
-        desired
+        self.listed(|entry| &entry.desired)
     }
 
     /// All that the kernel is known to hold of it, by key. Other routes of the same keys are not guarded.
@@ -166,6 +164,7 @@ impl Core {
     pub fn reconfigure(&mut self, now: Stamp, settings: Settings, scope: Scope) {
         let mode = settings.mode;
         self.settings = settings;
+        self.end_loans();
         if scope != self.scope {
             self.scope = scope;
             for key in self.rib.keys() {
