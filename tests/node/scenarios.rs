@@ -172,18 +172,33 @@ fn networkd_that_starts_last() -> Result<()> {
     named().map(drop)
 }
 
+/// Writes what keeps systemd-networkd from taking anything, and has it read that.
+fn remedy() -> Result<()> {
+    println!("{}", ask("doctor --fix --yes")?);
+    systemctl("restart systemd-networkd")?;
+    wait_for("all to be whole", SLOW, || Ok(run("route-guardian", "diff").is_ok()))?;
+    thread::sleep(Duration::from_secs(2));
+    Ok(())
+}
+
 /// What `doctor --fix --yes` writes keeps systemd-networkd from doing it: next to nothing is late.
 #[test]
 fn with_the_remedy_nothing_is_late() -> Result<()> {
     let rig = Rig::new(Setup::Dhcp)?;
     guardian()?;
-    println!("{}", ask("doctor --fix --yes")?);
-    systemctl("restart systemd-networkd")?;
-    wait_for("all to be whole", SLOW, || Ok(run("route-guardian", "diff").is_ok()))?;
-    thread::sleep(Duration::from_secs(2));
+    remedy()?;
     disturb_and_hear(&rig, &[Restart, Kill])?;
     // A cable that is out for a second delays what is sent over it.
     disturb(&rig, &[Carrier])?;
+    named().map(drop)
+}
+
+/// Also where a file matches every link: kube-router's are left alone then, and the pods' cables.
+#[test]
+fn with_the_remedy_a_file_that_matches_every_link_does_no_harm() -> Result<()> {
+    let rig = Rig::new(Setup::CatchAll)?;
+    remedy()?;
+    disturb_and_hear(&rig, &[Restart, Kill, Reload])?;
     named().map(drop)
 }
 
