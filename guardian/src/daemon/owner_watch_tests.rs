@@ -34,14 +34,20 @@ impl Program {
     }
 
     fn start(&self, arguments: &[&str]) -> Running {
-        Running(
+        let running = Running(
             Command::new(&self.path)
                 .args(arguments)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap(),
-        )
+        );
+        // The kernel lets a parent go on before its child has the new program (`exec_mmap` in `fs/exec.c`).
+        let exe = format!("/proc/{}/exe", running.0.id());
+        while fs::read_link(&exe).unwrap() != self.path {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running
     }
 
     fn rule(&self) -> OwnerRule {
