@@ -176,7 +176,7 @@ fn networkd_that_starts_last() -> Result<()> {
 fn remedy() -> Result<()> {
     println!("{}", ask("doctor --fix --yes")?);
     systemctl("restart systemd-networkd")?;
-    wait_for("all to be whole", SLOW, || Ok(ask("diff")?.contains("0 missing, 0 different")))?;
+    wait_for("all to be whole", SLOW, || Ok(ask("status")?.contains("Missing:   0,")))?;
     thread::sleep(Duration::from_secs(2));
     Ok(())
 }

@@ -137,6 +137,7 @@ pub(super) fn add(archive: &mut Archive<impl Write>, has_systemd: bool) -> Resul
         ("/etc/systemd/system/multi-user.target.wants/route-guardian.service", "../route-guardian.service"),
         // What is tested may lie there.
         ("/etc/systemd/system/tmp.mount", "/dev/null"),
+        ("/etc/tmpfiles.d/tmp.conf", "/dev/null"),
         ("/var/run", "/run"),
     ] {
         archive.link(Path::new(link), Path::new(target))?;
