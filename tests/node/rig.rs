@@ -82,6 +82,8 @@ impl Rig {
             "this takes its machine apart, and is for a guest: `cargo xtask vm --node`"
         );
         clean()?;
+        // Cards may be getting their names still.
+        run("udevadm", "settle")?;
         let other = Pod::new()?;
         let (here, there) = (card(CARDS[0])?, card(CARDS[1])?);
         if here != "eth0" {
