@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Result;
-use lab::{Lab, NODE, Networkd, wait_for};
+use lab::{Event, Lab, NODE, Networkd, wait_for};
 
 #[test]
 fn a_restart_loses_no_route() -> Result<()> {
@@ -50,12 +50,21 @@ fn the_nodes_address_is_lent_until_it_is_set_again() -> Result<()> {
     let shown =
         || Ok::<_, anyhow::Error>([lab.ip("-4 addr show dev eth0")?, lab.ip("-4 route show table all")?]);
     let before = shown()?;
-    networkd.start()?;
     let key = format!("{NODE}/24");
-    let event = guardian.event(&key, |e| e.key() == key && e.outcome() == "restored")?;
-    assert_eq!(event.text("/actor/class"), "networkd", "{event}");
-    assert!(event.text("/error").starts_with("lent for 30s"), "{event}");
-    wait_for("the address to be networkd's again", Duration::from_secs(5), || Ok(shown()? == before))?;
+    let is_lent = |e: &Event| e.key() == key && e.text("/error").starts_with("lent for 30s");
+    // On a busy machine it may set it again before anybody can lend it.
+    for _ in 0..5 {
+        networkd.start()?;
+        let taken = guardian.event(&key, |e| e.key() == key)?;
+        assert_eq!(taken.text("/actor/class"), "networkd", "{taken}");
+        wait_for("the address to be networkd's again", Duration::from_secs(5), || Ok(shown()? == before))?;
+        networkd.stop()?;
+        if guardian.events()?.iter().any(is_lent) {
+            break;
+        }
+    }
+    let lent = guardian.event("a loan", is_lent)?;
+    assert_eq!(lent.outcome(), "restored", "{lent}");
     let metrics = guardian.metrics()?;
     assert_eq!(metrics.sum("missing_objects", &[]), Some(0.0), "{}", metrics.0);
     Ok(())
