@@ -1,44 +1,22 @@
-//! The node's own address, lent to its card while systemd-networkd configures that.
-//!
-//! Tunnels send from an address that is not the CNI's but the node's, and it is systemd-networkd's to set. When that is
-//! restarted, or reconfigures the card, it takes the address away and sets it again when it has it anew: tens of
-//! milliseconds later, or seconds. Until then no tunnel sends, and routes with that source or by that card cannot come
-//! back. So the address is put back at once, for a time: the kernel itself takes it away again (`check_lifetime` in
-//! `net/ipv4/devinet.c`), and with it the routes of the main table that have it as their source.
-//!
-//! It is lent as a host address of its own, beside the route to its network: an address of the same network would make
-//! the one that systemd-networkd sets next a secondary one (`__inet_insert_ifa`), which goes with the first. IPv4 only:
-//! there alone do routes fall with the last address of a link.
-//!
-//! Nothing of this is guarded: it is in no RIB, is never missing, and whoever sets an address of that card ends the loan.
+//! What is lent of the node's own, and where each loan stands ([`super::lending`]).
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use foldhash::HashMap;
 
-use super::{
-    flow::{Effect, Report},
-    machine::{Core, Who},
-    plan::{Action, Applied},
-    restore::errno_text,
-    suspicion::Subject,
-};
+use super::{flow::Report, plan::Action};
 use crate::model::{
-    Address, AddressKey, Attribute, Family, Key, Leg, Link, Mode, Object, ProcessId, Route, RouteKey, Stamp,
+    Address, AddressKey, Attribute, Family, Key, Leg, Object, ProcessId, Route, RouteKey, Stamp,
     address::{ifa, lifetimes},
-    record::{Cause, Change, Outcome, Verdict},
     route::rt,
 };
-
-/// Addresses outside of the scope that are remembered; of more, those that come later are not.
-const STANDING: usize = 4096;
 
 /// How much later than it should the kernel may take an address away: it counts in seconds, and looks now and then.
 const OVERDUE: Duration = Duration::from_secs(10);
 
 /// Where a loan stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// The address is to be written.
     Granted,
     /// The address is there; the route to its network is to be written.
@@ -51,28 +29,28 @@ enum Phase {
 
 /// An address that is lent.
 #[derive(Debug)]
-struct Loan {
-    address: AddressKey,
-    scope: u8,
+pub(super) struct Loan {
+    pub address: AddressKey,
+    pub scope: u8,
     /// The route to its network, where there is to be one.
-    route: Option<Route>,
-    phase: Phase,
-    since: Stamp,
+    pub route: Option<Route>,
+    pub phase: Phase,
+    pub since: Stamp,
     /// When the kernel takes it away, however often it is written until then.
-    until: Stamp,
+    pub until: Stamp,
     /// How often it may be written again.
-    left: u32,
+    pub left: u32,
     /// What is to be told of it once it is written.
-    report: Option<Report>,
+    pub report: Option<Report>,
     /// Whether it is we who have written the address, and the route.
-    ours: (bool, bool),
+    pub ours: (bool, bool),
 }
 
 impl Loan {
     /// The host address, with what is left of its time.
-    fn host(&self, now: Stamp) -> Object {
+    pub fn host(&self, now: Stamp) -> Object {
         let left = self.until.since(now).as_millis().div_ceil(1000).max(1);
-        let seconds = u32::try_from(left).unwrap_or(u32::MAX - 1);
+        let seconds = u32::try_from(left).unwrap_or(u32::MAX).min(u32::MAX - 1);
         let lifetimes = Attribute { kind: ifa::CACHEINFO, value: lifetimes(seconds, seconds).into() };
         Object::Address(Address {
             key: self.address,
@@ -85,13 +63,13 @@ impl Loan {
     }
 
     /// What is to be written next.
-    fn wanted(&self, now: Stamp) -> Vec<Action> {
+    pub fn wanted(&self, now: Stamp) -> Vec<Action> {
         let route = || self.route.clone().map(Object::Route);
         match self.phase {
             Phase::Granted => vec![Action::Add(self.host(now))],
             Phase::Arrived => route().map(Action::Add).into_iter().collect(),
             Phase::Lent => Vec::new(),
-            // Together, so that neither stands without the other; the route first, before it can fall.
+            // The route first, before it can fall.
             Phase::Over => {
                 let route = route().filter(|_| self.ours.1);
                 let address = Some(self.host(now)).filter(|_| self.ours.0);
@@ -101,7 +79,7 @@ impl Loan {
     }
 
     /// Whether anything is to be written.
-    const fn is_due(&self) -> bool {
+    pub const fn is_due(&self) -> bool {
         match self.phase {
             Phase::Granted => true,
             Phase::Arrived => self.route.is_some(),
@@ -111,7 +89,7 @@ impl Loan {
     }
 
     /// Whether this is its address, or its route and no other of that key.
-    fn has(&self, object: &Object) -> bool {
+    pub fn has(&self, object: &Object) -> bool {
         match object {
             Object::Address(address) => address.key == self.address,
             Object::Route(route) => self.route.as_ref() == Some(route),
@@ -120,32 +98,36 @@ impl Loan {
     }
 
     /// The next step, once the address is there.
-    const fn arrived(&mut self) {
+    pub const fn arrived(&mut self) {
         self.phase = if self.route.is_some() { Phase::Arrived } else { Phase::Lent };
     }
 
-    /// Whether it is over when this is set: its address, wherever, or one that systemd-networkd sets on its card.
-    fn ends_with(&self, key: &AddressKey, by_networkd: bool) -> bool {
+    /// Whether it is over when this is set: its address, wherever, or another of its network that systemd-networkd sets
+    /// on its card. An address of another network, such as a link-local one, says nothing of it.
+    pub fn ends_with(&self, key: &AddressKey, by_networkd: bool) -> bool {
         let is_itself = self.address == *key;
         // A link that is renamed has its addresses announced again.
         let elsewhere = self.address.local == key.local && !is_itself;
-        elsewhere || (by_networkd && (is_itself || self.address.link == key.link))
+        let network = self.route.as_ref().map(|route| route.key.dst);
+        let instead =
+            self.address.link == key.link && network.is_some_and(|network| network.contains(key.local));
+        elsewhere || (by_networkd && (is_itself || instead))
     }
 }
 
 /// An address that nobody guards.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
-    told: Stamp,
-    /// Who has set it, where that was seen.
-    by: Option<ProcessId>,
+pub(super) struct Standing {
+    pub told: Stamp,
+    /// Who has set it, where that was seen, and whether that is systemd-networkd.
+    pub by: Option<(ProcessId, bool)>,
 }
 
 /// What is lent, by link and address, and the addresses of the node's cards.
 #[derive(Debug, Default)]
 pub(super) struct Loans {
-    loans: BTreeMap<(u32, IpAddr), Loan>,
-    standing: HashMap<AddressKey, Standing>,
+    pub loans: BTreeMap<(u32, IpAddr), Loan>,
+    pub standing: HashMap<AddressKey, Standing>,
 }
 
 impl Loans {
@@ -167,262 +149,39 @@ impl Loans {
     }
 
     /// Nothing is lent of what is guarded now.
-    pub fn leave(&mut self, guarded: impl Fn(&Key) -> bool) {
-        self.loans.retain(|_, loan| !guarded(&Key::Address(loan.address)));
+    pub fn leave(&mut self, guarded: impl Fn(&Key) -> bool) -> Vec<Report> {
         for loan in self.loans.values_mut() {
-            loan.route.take_if(|route| guarded(&Key::Route(route.key)));
+            if loan.route.take_if(|route| guarded(&Key::Route(route.key))).is_some()
+                && loan.phase == Phase::Arrived
+            {
+                loan.arrived();
+            }
+            if guarded(&Key::Address(loan.address)) {
+                (loan.phase, loan.ours.0) = (Phase::Over, false);
+            }
         }
+        self.end(|_| false)
     }
 
-    fn end(&mut self, of: impl Fn(&Loan) -> bool) {
+    /// Ends those, and forgets what is over and needs no more writing; what was not told of it yet.
+    pub fn end(&mut self, of: impl Fn(&Loan) -> bool) -> Vec<Report> {
+        let mut untold = Vec::new();
         self.loans.retain(|_, loan| {
             if of(loan) {
                 loan.phase = Phase::Over;
             }
-            loan.phase != Phase::Over || loan.is_due()
+            let stays = loan.phase != Phase::Over || loan.is_due();
+            if loan.phase == Phase::Over {
+                untold.extend(loan.report.take());
+            }
+            stays
         });
+        untold
     }
-}
-
-impl Core {
-    /// An address is gone: lends it if the scope depends on it and systemd-networkd has taken it away, which sets it
-    /// again; and forgets it if it was lent and its end, or somebody else, has taken it away.
-    pub(super) fn lend(&mut self, now: Stamp, gone: &Address, who: &Who) {
-        self.loans.standing.remove(&gone.key);
-        let place = (gone.key.link, gone.key.local);
-        if who.own || gone.key.family() != Family::Inet {
-            return;
-        }
-        let by_networkd = is_by_networkd(who);
-        let Some(loan) = self.loans.loans.get_mut(&place) else {
-            if by_networkd && self.is_to_be_lent(now, gone, who) {
-                self.grant(now, gone, who);
-            }
-            return;
-        };
-        let over = loan.phase == Phase::Over;
-        if loan.address != gone.key {
-            if by_networkd && over && loan.ours.0 {
-                // Taken away again before what was lent was taken back: that stays.
-                loan.arrived();
-                let report = self.report_on(now, gone, who);
-                self.tell_of(report, Outcome::AlreadyPresent, Some(now), None);
-            }
-        } else if by_networkd && !over && loan.left > 0 && loan.until > now {
-            (loan.phase, loan.ours) = (Phase::Granted, (false, false));
-            loan.left -= 1;
-            let report = self.report_on(now, gone, who);
-            if let Some(loan) = self.loans.loans.get_mut(&place) {
-                loan.report = Some(report);
-            }
-        } else {
-            self.loans.loans.remove(&place);
-            if !over {
-                let report = self.report_on(now, gone, who);
-                let text = "the loan is over, and systemd-networkd has not set the address again";
-                self.tell_of(report, Outcome::Observed, None, Some(text.into()));
-            }
-        }
-    }
-
-    fn grant(&mut self, now: Stamp, gone: &Address, who: &Who) {
-        let Some(time) = self.settings.lend else { return };
-        let route = network_route(gone).filter(|route| self.rib.get(&Key::Route(route.key)).is_none());
-        let loan = Loan {
-            address: AddressKey { len: Family::Inet.bits(), ..gone.key },
-            scope: gone.scope,
-            route,
-            phase: Phase::Granted,
-            since: now,
-            until: now.after(time),
-            left: self.settings.damping.burst,
-            report: Some(self.report_on(now, gone, who)),
-            ours: (false, false),
-        };
-        self.loans.loans.insert((gone.key.link, gone.key.local), loan);
-    }
-
-    /// Whether an address is worth lending: needed by what is guarded, not guarded itself, and not to be given up, as
-    /// it is where the same process has set another on that card, or the address stands elsewhere.
-    fn is_to_be_lent(&self, now: Stamp, gone: &Address, who: &Who) -> bool {
-        let key = &gone.key;
-        let given_up = |(other, standing): (&AddressKey, &Standing)| {
-            other.local == key.local
-                || (other.link == key.link && standing.by.is_some() && standing.by == who.process())
-        };
-        self.synced
-            && self.settings.mode == Mode::Restore
-            && self.orphaned(now).is_none()
-            && key.peer == key.local
-            && self.rib.get(&Key::Address(*key)).is_none()
-            && self.scope.may_lend(key, &self.links)
-            && !self.loans.standing.iter().any(given_up)
-            && self.is_depended_on(key)
-    }
-
-    /// Whether a guarded tunnel sends from an address, or a guarded route needs it.
-    fn is_depended_on(&self, key: &AddressKey) -> bool {
-        let subject = Subject::Address(*key);
-        let needs = |object: &Arc<Object>| object.route().is_some() && subject.concerns(object);
-        let sends = |link: &Link| {
-            link.tunnel_source() == Some(key.local) && !self.outside_links.contains(&link.index)
-        };
-        self.links.iter().any(sends) || self.rib.iter().any(|(_, entry)| entry.desired.iter().any(needs))
-    }
-
-    /// An address is set: with that the loans of its card, and of this address, are over.
-    pub(super) fn repay(&mut self, address: &Address, who: &Who) {
-        if who.own || address.key.family() != Family::Inet {
-            return;
-        }
-        let key = Key::Address(address.key);
-        let is_known = self.loans.standing.contains_key(&address.key);
-        let is_lent = self.loans.loans.values().any(|loan| loan.address == address.key);
-        if self.rib.get(&key).is_none() && !is_lent && (is_known || self.loans.standing.len() < STANDING) {
-            self.loans.standing.insert(address.key, Standing { told: who.at, by: who.process() });
-        }
-        self.take_back(address, is_by_networkd(who), who.at);
-    }
-
-    fn take_back(&mut self, address: &Address, by_networkd: bool, at: Stamp) {
-        let key = address.key;
-        // The kernel makes this of it, and leaves the very same one that is there (`fib_add_ifaddr`).
-        let made = network_route(address);
-        let mut reports = Vec::new();
-        for loan in self.loans.loans.values_mut().filter(|loan| loan.ends_with(&key, by_networkd)) {
-            loan.ours.0 &= loan.address != key;
-            loan.ours.1 &= made != loan.route;
-            reports.extend(loan.report.take());
-        }
-        for report in reports {
-            self.tell_of(report, Outcome::AlreadyPresent, Some(at), None);
-        }
-        self.loans.end(|loan| loan.ends_with(&key, by_networkd));
-    }
-
-    /// A link is as it is now, before that is taken in: what is a port has no address, and what was down has lost the
-    /// route to its network.
-    pub(super) fn lender_set(&mut self, link: &Link) {
-        let was_up = self.links.get(link.index).is_some_and(Link::is_up);
-        let enslaved = link.port.is_some();
-        self.loans.end(|loan| enslaved && loan.address.link == link.index);
-        for loan in self.loans.loans.values_mut().filter(|loan| loan.address.link == link.index) {
-            if loan.phase == Phase::Lent && link.is_up() && !was_up {
-                loan.arrived();
-            }
-        }
-    }
-
-    /// Nothing is lent any more: the scope or the settings are others. Where nothing is written any more either, it runs
-    /// out.
-    pub(super) fn end_loans(&mut self) {
-        self.loans.end(|_| true);
-        if self.settings.mode == Mode::Observe {
-            self.loans.loans.clear();
-        }
-    }
-
-    /// What loans have to be written now; nothing that is guarded.
-    pub(super) fn plan_of_loans(&mut self, now: Stamp) -> Vec<(Key, Action)> {
-        let rib = &self.rib;
-        self.loans.leave(|key| rib.get(key).is_some());
-        self.loans.plan(now)
-    }
-
-    /// The addresses that a dump has found.
-    pub(super) fn cards_dumped(&mut self, objects: &[Object], started: Stamp) {
-        let addresses = objects.iter().filter_map(|object| match object {
-            Object::Address(address) if address.key.family() == Family::Inet => Some(address),
-            _ => None,
-        });
-        let there: HashMap<AddressKey, &Address> = addresses.map(|address| (address.key, address)).collect();
-        self.loans.standing.retain(|key, standing| standing.told >= started || there.contains_key(key));
-        for (key, address) in there {
-            if self.loans.standing.contains_key(&key) || self.rib.get(&Key::Address(key)).is_some() {
-                continue;
-            }
-            // What was lent does not count, nor what went while the dump was read.
-            match self.loans.loans.get(&(key.link, key.local)) {
-                None if self.loans.standing.len() < STANDING => {
-                    self.loans.standing.insert(key, Standing { told: started, by: None });
-                }
-                Some(loan) if loan.address != key && loan.phase == Phase::Lent && loan.since < started => {
-                    // The message of that was lost.
-                    self.take_back(address, true, started);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// What came of a write of a loan's. What the kernel refuses is not tried again.
-    pub(super) fn lent(&mut self, action: &Action, result: &Applied, sent: Stamp, done: Stamp) {
-        let object = action.object();
-        let Some(loan) = self.loans.loans.values_mut().find(|loan| loan.has(object)) else { return };
-        let (written, address) = (*result == Applied::Verified, matches!(object, Object::Address(_)));
-        if matches!(action, Action::Remove(_)) {
-            *(if address { &mut loan.ours.0 } else { &mut loan.ours.1 }) = false;
-            self.loans.end(|_| false);
-            if let Object::Address(address) = object {
-                // What had it as its source fell with it, if it does not stand elsewhere.
-                let who = Who { own: false, ..self.consequence(sent) };
-                self.suspect(Subject::Address(address.key), Cause::AddressRemoved, &who);
-            }
-            return;
-        }
-        if !address {
-            (loan.phase, loan.ours.1) = (Phase::Lent, written);
-        } else if written || *result == Applied::Exists {
-            loan.ours.0 = written;
-            loan.arrived();
-            let report = loan.report.take();
-            let (outcome, terms) = if written {
-                let time = self.settings.lend.unwrap_or_default();
-                let terms = format!("lent for {time:?}, or until systemd-networkd has set it again");
-                (Outcome::Restored, Some(terms))
-            } else {
-                (Outcome::AlreadyPresent, None)
-            };
-            if let Some(report) = report {
-                self.tell_of(report, outcome, Some(done), terms);
-            }
-        } else {
-            let report = loan.report.take();
-            self.loans.loans.retain(|_, loan| !loan.has(object));
-            let why = match result {
-                Applied::Refused { errno, message } => errno_text(*errno, message.as_deref()),
-                _ => "the kernel made something else of it".into(),
-            };
-            if let Some(report) = report {
-                self.tell_of(report, Outcome::Failed, None, Some(format!("could not be lent: {why}")));
-            }
-        }
-        if written {
-            self.help(|waiting| object.helps(waiting));
-        }
-    }
-
-    /// The deletion of an address that is not guarded, to be told when it is known what came of it.
-    fn report_on(&mut self, now: Stamp, gone: &Address, who: &Who) -> Report {
-        let object = Arc::new(Object::Address(gone.clone()));
-        self.told(now, &object, Change::Deleted, who.cause(), who, Outcome::Observed)
-    }
-
-    fn tell_of(&mut self, report: Report, outcome: Outcome, restored: Option<Stamp>, error: Option<String>) {
-        let let_go = restored.is_none();
-        let report = Report { outcome, restored, let_go, error, ..report };
-        self.effects.push(Effect::Report(Box::new(report)));
-    }
-}
-
-/// By the path of its executable; a name alone anyone can take, and would be lent an address for a moment.
-fn is_by_networkd(who: &Who) -> bool {
-    let exe = who.actor.process().and_then(|process| process.exe.as_deref());
-    who.verdict == Verdict::Foreign && exe.is_some_and(|exe| exe.ends_with("/systemd-networkd"))
 }
 
 /// The route that the kernel makes to an address's network (`fib_add_ifaddr` in `net/ipv4/fib_frontend.c`).
-fn network_route(address: &Address) -> Option<Route> {
+pub(super) fn network_route(address: &Address) -> Option<Route> {
     if address.flags & (ifa::F_NOPREFIXROUTE | ifa::F_SECONDARY) != 0 {
         return None;
     }

@@ -9,10 +9,11 @@ mod alternatives;
 mod damping;
 mod flow;
 mod incident;
+mod lending;
+#[cfg(test)]
+mod lending_tests;
 mod links;
 mod loan;
-#[cfg(test)]
-mod loan_tests;
 mod losses;
 mod machine;
 mod objects;

@@ -163,8 +163,12 @@ impl Core {
     /// are adopted by the next dump. What is missing is left alone from now on, or put back.
     pub fn reconfigure(&mut self, now: Stamp, settings: Settings, scope: Scope) {
         let mode = settings.mode;
+        let same_loans =
+            (mode, settings.lend) == (self.settings.mode, self.settings.lend) && scope == self.scope;
         self.settings = settings;
-        self.end_loans();
+        if !same_loans {
+            self.call_loans_in();
+        }
         if scope != self.scope {
             self.scope = scope;
             for key in self.rib.keys() {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Dump, Input, Settings,
+    Dump, Effect, Input, Reason, Settings,
     plan::{Action, Applied},
     simulation::someone,
     stage::{Stage, TUN, node},
@@ -332,11 +332,20 @@ fn what_others_make_of_the_way_to_the_network_is_theirs() {
 #[test]
 fn a_changed_configuration_ends_every_loan() {
     let mut stage = on_loan();
-    let scope = stage.core.scope().clone();
+    let mut scope = stage.core.scope().clone();
+    stage.core.reconfigure(Stamp(stage.now), Settings::default(), scope.clone());
+    assert!(stage.write().is_empty(), "nothing is other than it was");
+    scope.tables.insert(99);
     stage.core.reconfigure(Stamp(stage.now), Settings::default(), scope.clone());
     assert_eq!(stage.write(), [Action::Remove(connected().into())]);
     assert_eq!(stage.write(), [Action::Remove(lent().into())]);
     assert!(!stage.core.has_work());
+    // One that was not written yet is told as it is.
+    let mut stage = stage_with(Settings::default());
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    stage.core.reconfigure(Stamp(stage.now), Settings::default(), scope.clone());
+    stage.collect();
+    assert!(stage.write().is_empty() && stage.reports.len() == 1, "{:?}", stage.reports);
     // An observer does not even take back.
     let mut stage = on_loan();
     let observe = Settings { mode: Mode::Observe, ..Settings::default() };
@@ -368,4 +377,120 @@ fn what_is_there_already_is_not_taken_back() {
     assert_eq!(stage.write(), [Action::Add(connected().into())]);
     stage.tell(set(own()), &networkd(), Verdict::Foreign);
     assert!(stage.write().is_empty() && !stage.core.has_work());
+}
+
+/// Such as an address that another node may have taken over meanwhile.
+#[test]
+fn what_networkd_will_not_set_again_is_not_lent() {
+    let keepalived = someone(70, "/usr/sbin/keepalived");
+    let mut stage = stage_with(Settings::default());
+    stage.tell(set(own()), &keepalived, Verdict::Foreign);
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty(), "somebody else has set it");
+    // Routes leave by the card; they fall with its last address.
+    let mut objects = node();
+    objects.extend([own().into(), route("10.244.3.0/24", CARD).into()]);
+    for flags in [0, ifa::F_SECONDARY] {
+        let mut stage = Stage::new(Settings::default(), &objects);
+        let floating = Address { flags, ..address("192.0.2.100", CARD, 24) };
+        stage.tell(gone(floating), &networkd(), Verdict::Foreign);
+        assert!(stage.write().is_empty(), "nothing depends on it");
+    }
+    let mut stage = Stage::new(Settings::default(), &objects);
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(lent().into())], "the last one");
+}
+
+/// It has set both long ago: neither is in the other's place.
+#[test]
+fn one_of_two_addresses_is_lent_when_a_card_is_configured_anew() {
+    let mut stage = stage_with(Settings::default());
+    for address in [own(), address("198.51.100.7", CARD, 24)] {
+        stage.tell(set(address), &networkd(), Verdict::Foreign);
+    }
+    stage.now += Duration::from_secs(3600).as_nanos() as u64;
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(lent().into())]);
+    stage.tell(set(address("169.254.7.7", CARD, 16)), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(connected().into())], "a card may have more than one");
+}
+
+#[test]
+fn what_somebody_has_made_permanent_is_theirs() {
+    let mut stage = on_loan();
+    stage.tell(set(address("192.0.2.10", CARD, 32)), &someone(60, "/usr/sbin/ip"), Verdict::Foreign);
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty() && !stage.core.has_work());
+}
+
+/// The address is taken back by others before it is by us; the route would stay, as it stands otherwise.
+#[test]
+fn the_way_to_the_network_does_not_outlive_the_loan() {
+    let mut stage = on_loan();
+    stage.tell(set(address("192.0.2.10", CARD, 25)), &networkd(), Verdict::Foreign);
+    stage.tell(gone(as_told(&lent())), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(connected().into())]);
+    assert!(!stage.core.has_work());
+}
+
+/// What fell with the link is not ours any more, and what is there then is the kernel's, with a metric of networkd's.
+#[test]
+fn a_way_that_fell_with_the_link_is_not_taken_back() {
+    let mut stage = on_loan();
+    for flags in [0, 1] {
+        stage.tell(set(Link { flags, ..link(CARD, "eth0") }), &networkd(), Verdict::Foreign);
+    }
+    let metric = Attribute { kind: ifa::RT_PRIORITY, value: Box::from(1024_u32.to_ne_bytes()) };
+    stage.tell(set(Address { attributes: vec![metric], ..own() }), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+}
+
+/// It was there when the dump was read.
+#[test]
+fn what_was_taken_back_while_a_dump_was_read_does_not_stand() {
+    let mut stage = on_loan();
+    let started = Stamp(stage.now + 1);
+    let mut objects = node();
+    objects.extend([by_tunnel().into(), connected().into(), as_told(&lent()).into()]);
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+    let ended = Stamp(stage.now + 1);
+    stage.core.step(ended, Input::Dump(Dump { started, ended, objects }));
+    stage.now += 1000;
+    stage.collect();
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(lent().into())]);
+}
+
+#[test]
+fn what_is_taken_again_before_it_was_taken_back_stays() {
+    let mut stage = on_loan();
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(connected().into())]);
+    let told = stage.reports.last().expect("a report");
+    assert_eq!(told.outcome, Outcome::AlreadyPresent, "{told:?}");
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Remove(lent().into())]);
+}
+
+#[test]
+fn what_networkd_takes_when_its_time_is_over_is_gone() {
+    let mut stage = on_loan();
+    stage.now += Duration::from_secs(31).as_nanos() as u64;
+    stage.tell(gone(lent()), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty());
+}
+
+/// The routes with that source may have fallen, where the address does not stand otherwise.
+#[test]
+fn what_is_taken_back_may_have_taken_routes_along() {
+    let mut stage = on_loan();
+    stage.tell(set(address("192.0.2.55", CARD, 24)), &networkd(), Verdict::Foreign);
+    let _ = (stage.write(), stage.core.effects().count());
+    stage.now += 1000;
+    let actions = stage.core.plan(Stamp(stage.now), 10);
+    assert_eq!(actions, [Action::Remove(lent().into())]);
+    stage.core.applied(vec![Applied::Verified], Stamp(stage.now + 1), Stamp(stage.now + 2));
+    assert!(stage.core.effects().any(|effect| effect == Effect::Reread(Reason::Silent)));
 }
