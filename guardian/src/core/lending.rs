@@ -10,7 +10,8 @@
 //! the one that systemd-networkd sets next a secondary one (`__inet_insert_ifa`), which goes with the first. IPv4 only:
 //! there alone do routes fall with the last address of a link.
 //!
-//! Nothing of this is guarded: it is in no RIB, is never missing, and whoever sets an address of that card ends the loan.
+//! Nothing of this is guarded: it is in no RIB, and is never missing. Whoever sets that address ends the loan, and so does
+//! systemd-networkd with another one of that network on that card.
 
 use std::{sync::Arc, time::Duration};
 
@@ -141,7 +142,7 @@ impl Core {
         self.links.iter().any(sends) || self.rib.iter().any(|(_, entry)| entry.desired.iter().any(needs))
     }
 
-    /// An address is set: with that the loans of its card, and of this address, are over.
+    /// An address is set: it is known from now on to stand there, and may end loans.
     pub(super) fn repay(&mut self, address: &Address, who: &Who) {
         if who.own || address.key.family() != Family::Inet {
             return;
