@@ -59,7 +59,7 @@ impl Core {
         };
         let over = loan.phase == Phase::Over;
         if loan.address != gone.key {
-            if by_networkd && over && loan.ours.0 {
+            if by_networkd && over && loan.has_address {
                 // Taken away again before what was lent was taken back: that stays.
                 loan.arrived();
                 loan.since = now;
@@ -67,7 +67,8 @@ impl Core {
                 self.tell_of(report, Outcome::AlreadyPresent, Some(now), None);
             }
         } else if by_networkd && !over && loan.left > 0 && loan.until > now {
-            (loan.phase, loan.ours) = (Phase::Granted, (false, false));
+            loan.phase = Phase::Granted;
+            (loan.has_address, loan.has_route) = (false, false);
             loan.left -= 1;
             let report = self.report_on(now, gone, who);
             if let Some(loan) = self.loans.loans.get_mut(&place) {
@@ -75,10 +76,10 @@ impl Core {
             }
         } else {
             // The route may have to be taken back still, where the address stands otherwise.
-            loan.ours.0 = false;
+            loan.has_address = false;
             loan.phase = Phase::Over;
             if !over {
-                loan.ours.1 = false;
+                loan.has_route = false;
                 let report = self.report_on(now, gone, who);
                 let text = "the loan is over, and systemd-networkd has not set the address again";
                 self.tell_of(report, Outcome::Observed, None, Some(text.into()));
@@ -99,7 +100,8 @@ impl Core {
             until: now.after(time),
             left: self.settings.damping.burst,
             report: Some(self.report_on(now, gone, who)),
-            ours: (false, false),
+            has_address: false,
+            has_route: false,
         };
         self.loans.loans.insert((gone.key.link, gone.key.local), loan);
     }
@@ -156,7 +158,7 @@ impl Core {
         }
         for loan in self.loans.loans.values_mut() {
             // Somebody has made it theirs.
-            loan.ours.0 &= loan.address != address.key || address.expires;
+            loan.has_address &= loan.address != address.key || address.expires;
         }
         self.take_back(address, is_by_networkd(who), who.at);
     }
@@ -167,8 +169,8 @@ impl Core {
         let made = network_route(address);
         let mut reports = Vec::new();
         for loan in self.loans.loans.values_mut().filter(|loan| loan.ends_with(&key, by_networkd)) {
-            loan.ours.0 &= loan.address != key;
-            loan.ours.1 &= made != loan.route;
+            loan.has_address &= loan.address != key;
+            loan.has_route &= made != loan.route;
             reports.extend(loan.report.take());
         }
         for report in reports {
@@ -185,7 +187,7 @@ impl Core {
         self.end_loans(|loan| enslaved && loan.address.link == link.index);
         for loan in self.loans.loans.values_mut().filter(|loan| loan.address.link == link.index) {
             // It fell with the link, and what is there now is not ours.
-            loan.ours.1 &= link.is_up() && was_up;
+            loan.has_route &= link.is_up() && was_up;
             if loan.phase == Phase::Lent && link.is_up() && !was_up {
                 loan.arrived();
             }
@@ -251,7 +253,7 @@ impl Core {
         let Some(loan) = self.loans.loans.values_mut().find(|loan| loan.has(object)) else { return };
         let (written, address) = (*result == Applied::Verified, matches!(object, Object::Address(_)));
         if matches!(action, Action::Remove(_)) {
-            *(if address { &mut loan.ours.0 } else { &mut loan.ours.1 }) = false;
+            *(if address { &mut loan.has_address } else { &mut loan.has_route }) = false;
             self.end_loans(|_| false);
             if let Object::Address(address) = object {
                 // What had it as its source fell with it, if it does not stand elsewhere.
@@ -261,9 +263,9 @@ impl Core {
             return;
         }
         if !address {
-            (loan.phase, loan.ours.1) = (Phase::Lent, written);
+            (loan.phase, loan.has_route) = (Phase::Lent, written);
         } else if written || *result == Applied::Exists {
-            loan.ours.0 = written;
+            loan.has_address = written;
             loan.arrived();
             let report = loan.report.take();
             let (outcome, terms) = if written {

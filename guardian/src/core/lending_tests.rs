@@ -207,9 +207,9 @@ fn what_the_kernel_refuses_to_lend_is_written_off() {
     assert_eq!(told.outcome, Outcome::Failed, "{told:?}");
 }
 
-/// Messages were lost, and a dump does not have it any more.
+/// It is nobody's to miss.
 #[test]
-fn what_a_dump_does_not_find_is_written_off() {
+fn what_a_dump_does_not_find_is_neither_missing_nor_written_again() {
     let mut stage = on_loan();
     let mut objects = node();
     objects.push(by_tunnel().into());
@@ -493,4 +493,24 @@ fn what_is_taken_back_may_have_taken_routes_along() {
     assert_eq!(actions, [Action::Remove(lent().into())]);
     stage.core.applied(vec![Applied::Verified], Stamp(stage.now + 1), Stamp(stage.now + 2));
     assert!(stage.core.effects().any(|effect| effect == Effect::Reread(Reason::Silent)));
+}
+
+/// The message that it had run out was lost.
+#[test]
+fn what_ran_out_long_ago_is_forgotten() {
+    let mut stage = on_loan();
+    stage.now += Duration::from_secs(41).as_nanos() as u64;
+    assert!(stage.write().is_empty());
+    stage.tell(set(own()), &networkd(), Verdict::Foreign);
+    assert!(stage.write().is_empty(), "there is nothing to be taken back");
+}
+
+#[test]
+fn what_the_owner_makes_of_the_way_to_the_network_is_not_lent() {
+    let mut stage = stage_with(Settings::default());
+    stage.tell(gone(own()), &networkd(), Verdict::Foreign);
+    let owner = someone(7, "/usr/local/bin/kube-router");
+    stage.tell(set(route("192.0.2.0/24", CARD)), &owner, Verdict::Owner);
+    assert_eq!(stage.write(), [Action::Add(lent().into())]);
+    assert!(stage.write().is_empty() && !stage.core.has_work());
 }

@@ -35,6 +35,7 @@ pub(super) struct Loan {
     /// The route to its network, where there is to be one.
     pub route: Option<Route>,
     pub phase: Phase,
+    /// When it was granted: a dump that began later knows more.
     pub since: Stamp,
     /// When the kernel takes it away, however often it is written until then.
     pub until: Stamp,
@@ -42,8 +43,10 @@ pub(super) struct Loan {
     pub left: u32,
     /// What is to be told of it once it is written.
     pub report: Option<Report>,
-    /// Whether it is we who have written the address, and the route.
-    pub ours: (bool, bool),
+    /// Whether the address that is there is what was lent, and nobody's own.
+    pub has_address: bool,
+    /// Whether the route is.
+    pub has_route: bool,
 }
 
 impl Loan {
@@ -71,8 +74,8 @@ impl Loan {
             Phase::Lent => Vec::new(),
             // The route first, before it can fall.
             Phase::Over => {
-                let route = route().filter(|_| self.ours.1);
-                let address = Some(self.host(now)).filter(|_| self.ours.0);
+                let route = route().filter(|_| self.has_route);
+                let address = Some(self.host(now)).filter(|_| self.has_address);
                 route.into_iter().chain(address).map(Action::Remove).collect()
             }
         }
@@ -84,7 +87,7 @@ impl Loan {
             Phase::Granted => true,
             Phase::Arrived => self.route.is_some(),
             Phase::Lent => false,
-            Phase::Over => self.ours.0 || (self.ours.1 && self.route.is_some()),
+            Phase::Over => self.has_address || (self.has_route && self.route.is_some()),
         }
     }
 
@@ -157,7 +160,7 @@ impl Loans {
                 loan.arrived();
             }
             if guarded(&Key::Address(loan.address)) {
-                (loan.phase, loan.ours.0) = (Phase::Over, false);
+                (loan.phase, loan.has_address) = (Phase::Over, false);
             }
         }
         self.end(|_| false)

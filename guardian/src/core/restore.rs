@@ -99,7 +99,7 @@ impl Core {
     pub fn applied(&mut self, results: Vec<Applied>, sent: Stamp, done: Stamp) {
         let batch = std::mem::take(&mut self.in_flight);
         for ((key, action), result) in batch.into_iter().zip(results) {
-            if self.rib.get(&key).is_none() && self.loans.has(action.object()) {
+            if self.loans.has(action.object()) && self.rib.get(&key).is_none() {
                 self.lent(&action, &result, sent, done);
                 continue;
             }

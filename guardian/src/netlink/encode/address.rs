@@ -32,8 +32,7 @@ pub(super) fn delete(address: &Address) -> Request {
 pub(super) fn message(address: &Address) -> Result<Request, EncodeError> {
     let tentative = if address.tentative { ifa::F_TENTATIVE } else { 0 };
     let mut request = about(nl::RTM_NEWADDR, address, address.flags | tentative)?;
-    let told = address.attributes.iter().any(|attribute| attribute.number() == ifa::CACHEINFO);
-    if address.expires && !told {
+    if address.expires {
         request.push(ifa::CACHEINFO, lifetimes(1, 1).to_vec())?;
     }
     Ok(request)
