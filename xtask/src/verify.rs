@@ -79,7 +79,7 @@ pub struct Guests {
 /// Runs this in a guest of each series.
 ///
 /// # Errors
-/// Also where it fails in one of them; the others are not tried then.
+/// Where it fails in one of them, when all have ended.
 pub fn in_guests(guests: &Guests, what: Inside<'_>) -> Result<Vec<String>> {
     let mut files = vec![build::all(false)?];
     let (which, filter): (&[&str], _) = match what {
@@ -114,21 +114,29 @@ pub fn in_guests(guests: &Guests, what: Inside<'_>) -> Result<Vec<String>> {
 fn in_each(guests: &Guests, command: &str, files: &[PathBuf], init: vm::Init) -> Result<Vec<String>> {
     let (mut printed, mut failed) = (Vec::new(), Vec::new());
     let default = vm::SERIES.map(str::to_owned);
-    for series in if guests.series.is_empty() { &default[..] } else { &guests.series } {
-        let job = vm::Job {
-            series: series.clone(),
-            command: command.to_owned(),
-            files: files.to_vec(),
-            init,
-            release: guests.release.clone(),
-        };
-        let (succeeded, lines) = vm::run_and_keep(&job)?;
-        if !succeeded {
-            failed.push(series.as_str());
+    let series = if guests.series.is_empty() { &default[..] } else { &guests.series };
+    let job = |series: &String| vm::Job {
+        series: series.clone(),
+        command: command.to_owned(),
+        files: files.to_vec(),
+        init,
+        release: guests.release.clone(),
+    };
+    let jobs: Vec<_> = series.iter().map(job).collect();
+    for (series, outcome) in series.iter().zip(vm::run_all(&jobs)?) {
+        match outcome {
+            Ok(outcome) => {
+                if !outcome.succeeded {
+                    failed.push(series.as_str());
+                }
+                printed.extend(outcome.lines);
+            }
+            Err(error) => {
+                say(&format!("Linux {series}: {error:#}"));
+                failed.push(series.as_str());
+            }
         }
-        printed.extend(lines);
     }
-    // What fails on one kernel says nothing of the others.
     ensure!(failed.is_empty(), "it failed on Linux {}", failed.join(" and "));
     Ok(printed)
 }

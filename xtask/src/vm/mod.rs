@@ -59,7 +59,7 @@ const WANTED: &[packages::Wanted] = &[("qemu-system-x86_64", "qemu-system-x86"),
 const EMULATION: &str = "tcg,thread=single";
 
 /// After this a guest has hung: it is ended.
-const LIMIT: Duration = Duration::from_secs(90 * 60);
+const LIMIT: Duration = Duration::from_secs(120 * 60);
 
 /// The line by which the guest tells how its command ended.
 const ENDED: &str = "route-guardian-vm ended with ";
@@ -87,40 +87,92 @@ pub enum Init {
     Systemd,
 }
 
+/// How a guest's command ended.
+pub struct Outcome {
+    /// Whether it succeeded.
+    pub succeeded: bool,
+    /// The lines that it printed.
+    pub lines: Vec<String>,
+}
+
 /// Starts a guest, shows what its command prints, and returns whether that succeeded.
 pub fn run(job: &Job) -> Result<bool> {
-    Ok(run_and_keep(job)?.0)
+    Ok(Guest::prepare(job)?.boot("")?.succeeded)
 }
 
-/// The same; also the lines that it printed.
-pub fn run_and_keep(job: &Job) -> Result<(bool, Vec<String>)> {
-    setup::programs(WANTED)?;
-    if job.init == Init::Systemd {
-        setup::programs(SYSTEMD)?;
+/// Runs all, as many at a time as this machine has CPUs (an emulated guest takes one); each line that one prints has its
+/// series before it then. What fails in one is no matter of the others.
+pub fn run_all(jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
+    let guests = jobs.iter().map(Guest::prepare).collect::<Result<Vec<_>>>()?;
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let mut outcomes = Vec::new();
+    for batch in guests.chunks(at_once) {
+        let boot = |guest: &Guest| {
+            guest.boot(&if batch.len() > 1 { format!("{} | ", guest.series) } else { String::new() })
+        };
+        outcomes.extend(thread::scope(|scope| {
+            let threads: Vec<_> = batch.iter().map(|guest| scope.spawn(|| boot(guest))).collect();
+            let ended = threads.into_iter().map(|thread| match thread.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            ended.collect::<Vec<_>>()
+        }));
     }
-    let kernel = kernel::find(&job.series)?;
-    let dir = Folder::new().context("cannot make a folder for the guest's image")?;
-    let initramfs = dir.0.join("initramfs");
-    image::write(&initramfs, &kernel, job)?;
-    say(&format!("Linux {} under QEMU ({})", kernel.release, if kvm() { "KVM" } else { "emulated: slow" }));
-    boot(&kernel, &initramfs, &dir.0, job.init)
+    Ok(outcomes)
 }
 
-/// A folder below target/ for one run; what an interrupted one left is removed by the next.
+/// A guest that is ready to be started.
+struct Guest {
+    series: String,
+    kernel: kernel::Kernel,
+    init: Init,
+    /// Its image, and QEMU's sockets.
+    dir: Folder,
+}
+
+impl Guest {
+    /// Fetches and writes what it needs.
+    fn prepare(job: &Job) -> Result<Self> {
+        setup::programs(WANTED)?;
+        if job.init == Init::Systemd {
+            setup::programs(SYSTEMD)?;
+        }
+        let kernel = kernel::find(&job.series)?;
+        let dir = Folder::new(&job.series).context("cannot make a folder for the guest's image")?;
+        image::write(&dir.initramfs(), &kernel, job)?;
+        Ok(Self { series: job.series.clone(), kernel, init: job.init, dir })
+    }
+
+    /// Runs its command, and shows what that prints, each line after `mark`.
+    fn boot(&self, mark: &str) -> Result<Outcome> {
+        let how = if kvm() { "KVM" } else { "emulated: slow" };
+        say(&format!("Linux {} under QEMU ({how})", self.kernel.release));
+        boot(&self.kernel, &self.dir, self.init, mark)
+    }
+}
+
+/// A folder below target/ for one guest of a run; what an interrupted one left is removed by the next.
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> io::Result<Self> {
+    fn new(series: &str) -> io::Result<Self> {
         let all = program::root().join("target/vm");
         fs::create_dir_all(&all)?;
         for left in fs::read_dir(&all)?.filter_map(Result::ok) {
-            if !Path::new("/proc").join(left.file_name()).exists() {
+            let name = left.file_name().to_string_lossy().into_owned();
+            let process = name.split('-').next().unwrap_or_default();
+            if !Path::new("/proc").join(process).exists() {
                 fs::remove_dir_all(left.path())?;
             }
         }
-        let folder = all.join(std::process::id().to_string());
+        let folder = all.join(format!("{}-{series}", std::process::id()));
         fs::create_dir_all(&folder)?;
         Ok(Self(folder))
+    }
+
+    fn initramfs(&self) -> PathBuf {
+        self.0.join("initramfs")
     }
 }
 
@@ -140,8 +192,8 @@ pub fn slowness() -> u32 {
     if kvm() { 1 } else { 10 }
 }
 
-fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Result<(bool, Vec<String>)> {
-    let console = dir.join("console");
+fn boot(kernel: &kernel::Kernel, dir: &Folder, init: Init, mark: &str) -> Result<Outcome> {
+    let console = dir.0.join("console");
     let accelerator: &[&str] =
         if kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", EMULATION, "-cpu", "max"] };
     let mut command = Command::new("qemu-system-x86_64");
@@ -151,13 +203,13 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
-        .arg(initramfs)
+        .arg(dir.initramfs())
         .arg("-append")
         .arg(format!("console=ttyS0 quiet panic=-1 tsc=reliable {}", init.kernel_arguments()))
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
         .args(["-serial", "stdio"])
-        .args(init.devices(dir))
+        .args(init.devices(&dir.0))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     // It ends with this program, however that ends.
@@ -181,7 +233,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
         let (said, code) = line.split_once(ENDED).map_or((line, None), |(said, code)| (said, Some(code)));
         ended = code.and_then(|code| code.trim().parse::<i32>().ok()).or(ended);
         if code.is_none() || !said.is_empty() {
-            println!("{said}");
+            println!("{mark}{said}");
             io::stdout().flush()?;
             lines.push(said.to_owned());
         }
@@ -192,7 +244,7 @@ fn boot(kernel: &kernel::Kernel, initramfs: &Path, dir: &Path, init: Init) -> Re
         show_tail(&console);
     }
     match ended {
-        Some(code) => Ok((code == 0, lines)),
+        Some(code) => Ok(Outcome { succeeded: code == 0, lines }),
         None => bail!("the guest ended without a word of how its command did"),
     }
 }
