@@ -14,12 +14,13 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use lab::Pod;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
-/// How many are asked at once: one by one they would take most of an emulated guest's time, which then answers late for
-/// that alone.
-const BURST: u32 = 4;
-/// Between two bursts.
-const EVERY: Duration = Duration::from_millis(20);
+/// Between two queries.
+const EVERY: Duration = Duration::from_millis(5);
 /// After this a query is asked again: what musl takes for lost (its `timeout` of 5 s divided by its two `attempts`), and
 /// half of what glibc waits.
 const AGAIN: Duration = Duration::from_millis(2500);
@@ -29,14 +30,14 @@ const TRIES: u32 = 4;
 
 /// How many answers are heard before more is asked: all that come in a moment in which the asking was not let run.
 const HEARD: u32 = 1024;
-/// A time to wait that is next to none: what has come is heard, and nothing is waited for.
-const SHORTEST: Duration = Duration::from_micros(1);
 
 /// How queries fared.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// How many were asked.
     pub asked: u32,
+    /// For how long.
+    pub time: Duration,
     /// Answered, but only when asked again.
     pub late: u32,
     /// Not answered however often they were asked.
@@ -51,12 +52,20 @@ pub struct Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { asked, late, lost, open, silence, stalled } = self;
-        let (silence, stalled) = (silence.as_millis(), stalled.as_millis());
+        let Self { asked, time, late, lost, open, silence, stalled } = self;
+        let (time, silence, stalled) = (time.as_millis(), silence.as_millis(), stalled.as_millis());
         write!(
             f,
-            "{asked} asked, {late} late, {lost} lost, {open} open, silent for {silence} ms, stalled for {stalled} ms"
+            "{asked} asked in {time} ms, {late} late, {lost} lost, {open} open, silent for {silence} ms, stalled for \
+             {stalled} ms"
         )
+    }
+}
+
+impl Tally {
+    /// Whether it was asked as often as it should be; or little that is late would mean nothing.
+    pub fn is_steady(&self) -> bool {
+        EVERY * self.asked >= self.time.mul_f32(0.9)
     }
 }
 
@@ -71,7 +80,7 @@ impl Stream {
     pub fn start(pod: &Pod, server: &'static str) -> Result<Self> {
         let socket = pod.inside(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.set_write_timeout(Some(Duration::from_millis(1)))?;
+            socket.set_nonblocking(true)?;
             Ok(socket)
         })?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -95,19 +104,18 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
     // How often each that is not answered was asked; and when it is asked again, the next first.
     let mut waiting: HashMap<u16, u32> = HashMap::new();
     let mut again: VecDeque<(Instant, u16)> = VecDeque::new();
-    let (mut next, mut answered) = (Instant::now(), Instant::now());
+    let began = Instant::now();
+    let (mut next, mut answered) = (began, began);
     let mut stopped: Option<Instant> = None;
     let mut looked = next;
     loop {
         let due = again.front().map(|(at, _)| *at).into_iter().chain(stopped.is_none().then_some(next)).min();
         let left = due.map_or(EVERY, |due| due.saturating_duration_since(Instant::now()));
         // What has come is heard first, also where the asking is behind its time: it is not asked for again.
-        let mut wait = left.clamp(SHORTEST, EVERY);
+        wait(socket, left.min(EVERY))?;
         for _ in 0..HEARD {
-            socket.set_read_timeout(Some(wait))?;
-            wait = SHORTEST;
             let mut answer = [0; 512];
-            // An ICMP error of an earlier query is no answer, nor is a time that is over.
+            // An ICMP error of an earlier query is no answer.
             let Ok(len) = socket.recv(&mut answer) else { break };
             let query = (len >= 12).then(|| u16::from_be_bytes([answer[0], answer[1]]));
             if let Some(tries) = query.and_then(|id| waiting.remove(&id)) {
@@ -121,19 +129,18 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
         looked = now;
         if stopped.is_none() && stop.load(Ordering::Relaxed) {
             stopped = Some(now);
+            tally.time = now - began;
         }
         if stopped.is_some_and(|at| waiting.is_empty() || now > at + AGAIN * TRIES) {
             break;
         }
         if stopped.is_none() && now >= next {
             next += EVERY;
-            for _ in 0..BURST {
-                let id = tally.asked as u16;
-                tally.asked += 1;
-                waiting.insert(id, 1);
-                again.push_back((now + AGAIN, id));
-                send(socket, id, server)?;
-            }
+            let id = tally.asked as u16;
+            tally.asked += 1;
+            waiting.insert(id, 1);
+            again.push_back((now + AGAIN, id));
+            send(socket, id, server)?;
         }
         while again.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, id)) = again.pop_front() else { break };
@@ -155,6 +162,16 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
     tally.open = waiting.len() as u32;
     tally.silence = tally.silence.max(answered.elapsed().min(tally.silence.max(AGAIN)));
     Ok(tally)
+}
+
+/// Waits for something to hear. A socket's own timeout is as coarse as the kernel's ticks, which may be further apart than
+/// two queries.
+fn wait(socket: &UdpSocket, at_most: Duration) -> Result<()> {
+    let at_most = Timespec { tv_sec: 0, tv_nsec: at_most.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&at_most)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error).context("cannot wait for an answer"),
+    }
 }
 
 /// One query for an address; without a route it is as if it was lost on the way.

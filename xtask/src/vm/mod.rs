@@ -18,7 +18,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
@@ -139,7 +139,7 @@ impl Guest {
             setup::programs(SYSTEMD)?;
         }
         let kernel = kernel::find(&job.series)?;
-        let dir = Folder::new(&job.series).context("cannot make a folder for the guest's image")?;
+        let dir = Folder::new().context("cannot make a folder for the guest's image")?;
         image::write(&dir.initramfs(), &kernel, job)?;
         Ok(Self { series: job.series.clone(), kernel, init: job.init, dir })
     }
@@ -156,7 +156,7 @@ impl Guest {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new(series: &str) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let all = program::root().join("target/vm");
         fs::create_dir_all(&all)?;
         for left in fs::read_dir(&all)?.filter_map(Result::ok) {
@@ -166,7 +166,9 @@ impl Folder {
                 fs::remove_dir_all(left.path())?;
             }
         }
-        let folder = all.join(format!("{}-{series}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = all.join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&folder)?;
         Ok(Self(folder))
     }
@@ -210,6 +212,7 @@ fn boot(kernel: &kernel::Kernel, dir: &Folder, init: Init, mark: &str) -> Result
         .arg(format!("file:{}", console.display()))
         .args(["-serial", "stdio"])
         .args(init.devices(&dir.0))
+        .args(if kvm() { &[] } else { init.clock() })
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     // It ends with this program, however that ends.
