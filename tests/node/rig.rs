@@ -46,6 +46,8 @@ pub enum Setup {
     Dhcp,
     /// `eth0` with a fixed address.
     Static,
+    /// By DHCP what looks like a card, by the file that Flatcar Container Linux comes with.
+    Cards,
     /// By DHCP whatever link there is, as on Container Linux. It takes apart what kube-router is just making, so that the
     /// guardian is there first.
     CatchAll,
@@ -58,6 +60,11 @@ impl Setup {
         match self {
             Self::Dhcp | Self::Late => ("10-eth0.network", "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"),
             Self::Static => ("10-eth0.network", "[Match]\nName=eth0\n[Network]\nAddress=192.168.77.10/24\n"),
+            Self::Cards => (
+                "zz-default.network",
+                "[Match]\nName=*\nType=!loopback dummy bridge tunnel vxlan wireguard\nDriver=!veth\n\
+                 [Network]\nDHCP=ipv4\nKeepConfiguration=dhcp-on-stop\n",
+            ),
             Self::CatchAll => ("zz-default.network", "[Match]\nName=*\n[Network]\nDHCP=ipv4\n"),
         }
     }

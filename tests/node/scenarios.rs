@@ -150,6 +150,15 @@ fn a_card_with_a_fixed_address() -> Result<()> {
     disturb_and_name(&rig, &[Carrier])
 }
 
+/// As distributions for clusters have it.
+#[test]
+fn a_file_that_matches_every_card() -> Result<()> {
+    let rig = Rig::new(Setup::Cards)?;
+    guardian()?;
+    disturb_and_hear(&rig, &[Restart, Kill, Reload, Reconfigure])?;
+    disturb_and_name(&rig, &[Carrier])
+}
+
 /// networkd takes the pod's cable out of its bridge each time that it finds it there, and is let finish: some are late.
 #[test]
 fn a_file_that_matches_every_link() -> Result<()> {

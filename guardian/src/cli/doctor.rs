@@ -398,18 +398,22 @@ fn is_enabled(root: &Path, service: &str) -> bool {
 
 /// What is there of a program: what runs, and what is installed.
 fn presence(process: Option<&(String, u32)>, enabled: bool, version: Option<&str>) -> Finding {
-    let shown = version.unwrap_or("of an unknown version");
+    let shown =
+        version.map_or_else(|| "of an unknown version".to_owned(), |version| format!("version {version}"));
     match process {
         Some((exe, pid)) if exe.ends_with(" (deleted)") => Finding::warn(
-            format!("running as pid {pid}, and another version ({shown}) is installed already"),
+            format!(
+                "running as pid {pid}, and another version{} is installed already",
+                version.map(|version| format!(" ({version})")).unwrap_or_default()
+            ),
             "it will be restarted, by hand or by the next upgrade; see below what that costs",
         ),
-        Some((_, pid)) => Finding::ok(format!("version {shown}, running as pid {pid}")),
+        Some((_, pid)) => Finding::ok(format!("{shown}, running as pid {pid}")),
         None if enabled => Finding::warn(
-            format!("version {shown}, enabled and not running"),
+            format!("{shown}, enabled and not running"),
             "it will be started with the next boot at the latest; see below what that costs",
         ),
-        None => Finding::ok(format!("version {shown}")),
+        None => Finding::ok(shown),
     }
 }
 
@@ -456,6 +460,18 @@ fn others(root: &Path, running: &BTreeMap<&str, (String, u32)>, guarded: &[Inter
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_told_where_it_is_known() {
+        let runs = ("/lib/systemd/systemd-networkd".to_owned(), 7);
+        let replaced = (format!("{} (deleted)", runs.0), 7);
+        let what = |process, version| presence(process, true, version).what;
+        assert_eq!(what(Some(&runs), Some("252")), "version 252, running as pid 7");
+        assert_eq!(what(Some(&runs), None), "of an unknown version, running as pid 7");
+        assert_eq!(what(None, None), "of an unknown version, enabled and not running");
+        let said = "running as pid 7, and another version (257) is installed already";
+        assert_eq!(what(Some(&replaced), Some("257")), said);
+    }
 
     #[test]
     fn an_example_is_matched_by_its_glob() {

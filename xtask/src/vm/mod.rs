@@ -155,6 +155,9 @@ impl Guest {
 /// A folder below target/ for one guest of a run; what an interrupted one left is removed by the next.
 struct Folder(PathBuf);
 
+/// The next one's number.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 impl Folder {
     fn new() -> io::Result<Self> {
         let all = program::root().join("target/vm");
@@ -166,7 +169,6 @@ impl Folder {
                 fs::remove_dir_all(left.path())?;
             }
         }
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = all.join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&folder)?;
