@@ -46,16 +46,20 @@ pub enum Setup {
     Dhcp,
     /// `eth0` with a fixed address.
     Static,
-    /// By DHCP what looks like a card, by the file that Flatcar Container Linux comes with.
+    /// By DHCP what looks like a card, by the file that Flatcar Container Linux comes with. To systemd a dummy does.
     Cards,
-    /// By DHCP whatever link there is, as on Container Linux. It takes apart what kube-router is just making, so that the
-    /// guardian is there first.
+    /// By DHCP whatever link there is, as on Container Linux.
     CatchAll,
     /// As [`Setup::Dhcp`], but it has not been started yet: somebody else has set the address.
     Late,
 }
 
 impl Setup {
+    /// Whether networkd takes apart what kube-router is just making, so that the guardian has to be there first.
+    fn takes_what_is_new(self) -> bool {
+        matches!(self, Self::Cards | Self::CatchAll)
+    }
+
     const fn files(self) -> (&'static str, &'static str) {
         match self {
             Self::Dhcp | Self::Late => ("10-eth0.network", "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"),
@@ -124,7 +128,7 @@ impl Rig {
             systemctl("restart systemd-networkd")?;
         }
         wait_for("eth0's address", SLOW, || Ok(show("-4 addr show dev eth0")?.contains(NODE)))?;
-        if setup == Setup::CatchAll {
+        if setup.takes_what_is_new() {
             guardian()?;
         }
         let pod = Pod::new()?;

@@ -154,7 +154,6 @@ fn a_card_with_a_fixed_address() -> Result<()> {
 #[test]
 fn a_file_that_matches_every_card() -> Result<()> {
     let rig = Rig::new(Setup::Cards)?;
-    guardian()?;
     disturb_and_hear(&rig, &[Restart, Kill, Reload, Reconfigure])?;
     disturb_and_name(&rig, &[Carrier])
 }

@@ -88,18 +88,21 @@ impl Core {
             self.report(key, Outcome::Held, Some(text));
         } else if who.verdict == Verdict::Unknown {
             self.set_phase(key, Phase::Settling(who.at.after(self.settings.settle)));
-        } else if let Some(process) = self.insister(key, who) {
-            self.wait_for(now, key, process);
+        } else if let Some(process) = self.insister(now, key, who) {
+            self.wait_for(now, key, process).all = true;
         } else {
             self.admit(now, key);
         }
     }
 
     /// The process behind a loss, if it has undone as many restores in a row as anybody gets before damping.
-    fn insister(&mut self, key: Key, who: &Who) -> Option<ProcessId> {
+    fn insister(&mut self, now: Stamp, key: Key, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
-        if self.insisting.contains_key(&process) {
-            return Some(process);
+        if let Some(insistence) = self.insisting.get_mut(&process) {
+            insistence.goes_on(now);
+            if insistence.all {
+                return Some(process);
+            }
         }
         let damping = self.settings.damping;
         let account = self.rib.get_mut(&key)?.account(&Culprit::from(&*who.actor), &damping, who.at);
@@ -116,13 +119,12 @@ impl Core {
     }
 
     /// Holds a loss until the process has finished.
-    fn wait_for(&mut self, now: Stamp, key: Key, process: ProcessId) {
+    fn wait_for(&mut self, now: Stamp, key: Key, process: ProcessId) -> &mut Insistence {
+        self.set_phase(key, Phase::Insisted(process));
         let insistence = self.insisting.entry(process).or_default();
         insistence.keys.push(key);
-        insistence.since = insistence.since.or(Some(now));
-        let latest = insistence.since.unwrap_or(now).after(INSISTENCE_MAX);
-        insistence.until = now.after(INSISTENCE).min(latest);
-        self.set_phase(key, Phase::Insisted(process));
+        insistence.goes_on(now);
+        insistence
     }
 
     /// Lets a loss through to the executor if its account allows, else holds it.
@@ -360,8 +362,18 @@ impl Core {
 #[derive(Debug, Default)]
 pub(super) struct Insistence {
     pub keys: Vec<Key>,
-    pub since: Option<Stamp>,
+    /// Whether whatever it takes waits; else only that of which it has used up the budget.
+    pub all: bool,
+    since: Option<Stamp>,
     pub until: Stamp,
+}
+
+impl Insistence {
+    /// It is not quiet yet.
+    fn goes_on(&mut self, now: Stamp) {
+        let latest = self.since.get_or_insert(now).after(INSISTENCE_MAX);
+        self.until = now.after(INSISTENCE).min(latest);
+    }
 }
 
 fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>) -> Report {

@@ -67,7 +67,7 @@ impl Init {
     pub(super) const fn clock(self) -> &'static [&'static str] {
         match self {
             Self::Script => &[],
-            Self::Systemd => &["-icount", "shift=1,sleep=on"],
+            Self::Systemd => &["-icount", "shift=1,sleep=off"],
         }
     }
 
