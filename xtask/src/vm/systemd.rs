@@ -63,7 +63,7 @@ impl Init {
 
     /// By what an emulated guest's clock goes. A node is measured (how many queries are late), and one that is twenty times
     /// as slow as any server, and slower when this machine has other work, is late for that alone: its clock goes by its
-    /// instructions, two nanoseconds for each, and waits where there is nothing to do.
+    /// instructions, two nanoseconds for each, and where there is nothing to do it is the next deadline at once.
     pub(super) const fn clock(self) -> &'static [&'static str] {
         match self {
             Self::Script => &[],
