@@ -163,7 +163,12 @@ fn a_file_that_matches_every_card() -> Result<()> {
 fn a_file_that_matches_every_link() -> Result<()> {
     let rig = Rig::new(Setup::CatchAll)?;
     guardian()?;
-    disturb_and_name(&rig, &[Restart, Kill, Reload])
+    for what in [Restart, Kill, Reload] {
+        disturb_and_name(&rig, &[what])?;
+        // What it takes one time after the other uses up a budget of restores, as nobody does who restarts it now and then.
+        thread::sleep(Duration::from_secs(60));
+    }
+    Ok(())
 }
 
 /// networkd starts for the first time when kube-router's state is there, as on a node that boots.
