@@ -112,10 +112,11 @@ fn disturb_and_hear(rig: &Rig, disturbances: &[Disturbance]) -> Result<()> {
 }
 
 /// The same where systemd-networkd does take something.
-fn disturb_and_name(rig: &Rig, disturbances: &[Disturbance]) -> Result<()> {
-    disturb(rig, disturbances)?;
-    assert_ne!(named()?, 0, "nothing was taken");
-    Ok(())
+fn disturb_and_name(rig: &Rig, disturbances: &[Disturbance]) -> Result<Vec<Tally>> {
+    let before = named()?;
+    let tallies = disturb(rig, disturbances)?;
+    assert!(named()? > before, "nothing was taken by {disturbances:?}");
+    Ok(tallies)
 }
 
 /// How many changes there were, each put down to the program that made it, for certain, or to the kernel.
@@ -139,7 +140,7 @@ fn a_card_by_dhcp() -> Result<()> {
     let rig = Rig::new(Setup::Dhcp)?;
     guardian()?;
     disturb_and_hear(&rig, &[Restart, Kill, Reload, Reconfigure])?;
-    disturb_and_name(&rig, &[Carrier])
+    disturb_and_name(&rig, &[Carrier]).map(drop)
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn a_card_with_a_fixed_address() -> Result<()> {
     let rig = Rig::new(Setup::Static)?;
     guardian()?;
     disturb_and_hear(&rig, &[Restart, Kill, Reload, Reconfigure])?;
-    disturb_and_name(&rig, &[Carrier])
+    disturb_and_name(&rig, &[Carrier]).map(drop)
 }
 
 /// As distributions for clusters have it.
@@ -155,7 +156,7 @@ fn a_card_with_a_fixed_address() -> Result<()> {
 fn a_file_that_matches_every_card() -> Result<()> {
     let rig = Rig::new(Setup::Cards)?;
     disturb_and_hear(&rig, &[Restart, Kill, Reload, Reconfigure])?;
-    disturb_and_name(&rig, &[Carrier])
+    disturb_and_name(&rig, &[Carrier]).map(drop)
 }
 
 /// networkd takes the pod's cable out of its bridge each time that it finds it there, and is let finish: some are late.
@@ -164,9 +165,11 @@ fn a_file_that_matches_every_link() -> Result<()> {
     let rig = Rig::new(Setup::CatchAll)?;
     guardian()?;
     for what in [Restart, Kill, Reload] {
-        disturb_and_name(&rig, &[what])?;
         // What it takes one time after the other uses up a budget of restores, as nobody does who restarts it now and then.
         thread::sleep(Duration::from_secs(60));
+        for tally in disturb_and_name(&rig, &[what])? {
+            assert!(tally.silence < Duration::from_secs(2), "{what:?}: {tally}\n{}", ask("events -o wide")?);
+        }
     }
     Ok(())
 }
@@ -183,6 +186,7 @@ fn networkd_that_starts_last() -> Result<()> {
     wait_for("all to be as it was", SLOW, || Ok(state()? == before))?;
     let tally = stream.stop()?;
     println!("networkd starts last: {tally}");
+    assert!(tally.is_steady(), "{tally}");
     assert_eq!((tally.lost, tally.open), (0, 0), "{tally}");
     named().map(drop)
 }

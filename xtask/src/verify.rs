@@ -123,7 +123,7 @@ fn in_each(guests: &Guests, command: &str, files: &[PathBuf], init: vm::Init) ->
         release: guests.release.clone(),
     };
     let jobs: Vec<_> = series.iter().map(job).collect();
-    for (series, outcome) in series.iter().zip(vm::run_all(&jobs)?) {
+    for (series, outcome) in series.iter().zip(vm::run_all(&jobs)) {
         match outcome {
             Ok(outcome) => {
                 if !outcome.succeeded {

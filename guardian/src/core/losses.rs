@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use foldhash::HashMap;
+
 use super::{
     damping::Culprit,
     flow::{Effect, Reason, Report},
@@ -115,7 +117,7 @@ impl Core {
         let (times, last) = self.undone.entry(process).or_default();
         *times = if who.at.since(*last) < INSISTENCE { times.saturating_add(1) } else { 1 };
         *last = who.at;
-        (*times > damping.burst && self.insisting.len() < INSISTING).then_some(process)
+        (*times > damping.burst && has_room(&self.insisting, process)).then_some(process)
     }
 
     /// Holds a loss until the process has finished.
@@ -151,7 +153,7 @@ impl Core {
                 }
                 None => self.set_phase(key, Phase::Ready),
             },
-            (Err(_), Some(process)) if self.insisting.len() < INSISTING => {
+            (Err(_), Some(process)) if has_room(&self.insisting, process) => {
                 if let Some(loss) = entry.loss.as_mut() {
                     loss.refused = true;
                 }
@@ -366,6 +368,11 @@ pub(super) struct Insistence {
     pub all: bool,
     since: Option<Stamp>,
     pub until: Stamp,
+}
+
+/// Whether one more may be waited for; who is already may.
+fn has_room(insisting: &HashMap<ProcessId, Insistence>, process: ProcessId) -> bool {
+    insisting.len() < INSISTING || insisting.contains_key(&process)
 }
 
 impl Insistence {

@@ -66,10 +66,10 @@ fn a_process_alone_against_one_route_gets_the_burst_and_is_then_waited_for() {
 
 #[test]
 fn who_has_used_up_one_objects_budget_is_waited_for_with_that_alone() {
-    let [first, other] = [0, 1].map(|i| route(DESTINATIONS[i], TUN));
-    let mut world = World::new(Settings::default(), &[first.clone(), other.clone()], false);
+    let [first, other, third] = [0, 1, 2].map(|i| route(DESTINATIONS[i], TUN));
+    let mut world = World::new(Settings::default(), &[first.clone(), other.clone(), third.clone()], false);
     let ip = someone(99, "/usr/sbin/ip");
-    let mut delete = |world: &mut World, route: &Route| {
+    let delete = |world: &mut World, route: &Route| {
         world.foreigner(route.clone(), &Ask::Delete, &ip);
         world.deliver(1);
         world.write(64, &mut |_| {}, &mut |_| {});
@@ -80,11 +80,15 @@ fn who_has_used_up_one_objects_budget_is_waited_for_with_that_alone() {
     let waits = |world: &World| world.core.deadline().expect("it is waited for");
     let until = waits(&world);
     delete(&mut world, &other);
-    assert!(world.kernel.held.values().eq([&other]), "back at once: {:?}", world.kernel.held);
+    assert!(world.kernel.held.values().eq([&other, &third]), "back at once: {:?}", world.kernel.held);
     assert!(waits(&world) > until, "but it is not quiet yet");
+    // It goes on with what has come back: whatever it takes waits now.
+    delete(&mut world, &other);
+    delete(&mut world, &third);
+    assert!(world.kernel.held.is_empty(), "{:?}", world.kernel.held);
     world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: 99, start_ns: 99 }));
     world.write(64, &mut |_| {}, &mut |_| {});
-    assert_eq!(world.kernel.held.len(), 2);
+    assert_eq!(world.kernel.held.len(), 3);
 }
 
 #[test]

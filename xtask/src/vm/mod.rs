@@ -17,14 +17,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use lab::tethered;
 
@@ -100,18 +100,25 @@ pub fn run(job: &Job) -> Result<bool> {
     Ok(Guest::prepare(job)?.boot("")?.succeeded)
 }
 
-/// Runs all, as many at a time as this machine has CPUs (an emulated guest takes one); each line that one prints has its
-/// series before it then. What fails in one is no matter of the others.
-pub fn run_all(jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
-    let guests = jobs.iter().map(Guest::prepare).collect::<Result<Vec<_>>>()?;
-    let at_once = thread::available_parallelism().map_or(1, usize::from);
+/// Runs all, as many at a time as this machine has CPUs for; each line that one prints has its series before it then. What
+/// fails in one is no matter of the others.
+pub fn run_all(jobs: &[Job]) -> Vec<Result<Outcome>> {
+    // An emulated guest has one thread for all of its own.
+    let cpus = if kvm() { jobs.iter().map(|job| job.init.cpus()).max().unwrap_or(1) } else { 1 };
+    let at_once = thread::available_parallelism().map_or(1, |here| (here.get() / cpus).max(1));
+    // One installs and fetches at a time.
+    let preparing = Mutex::new(());
+    let run = |job: &Job, mark: &str| {
+        let one = preparing.lock().map_err(|_| anyhow!("another guest's preparation broke off"))?;
+        let guest = Guest::prepare(job)?;
+        drop(one);
+        guest.boot(mark)
+    };
     let mut outcomes = Vec::new();
-    for batch in guests.chunks(at_once) {
-        let boot = |guest: &Guest| {
-            guest.boot(&if batch.len() > 1 { format!("{} | ", guest.series) } else { String::new() })
-        };
+    for batch in jobs.chunks(at_once) {
+        let mark = |job: &Job| if batch.len() > 1 { format!("{} | ", job.series) } else { String::new() };
         outcomes.extend(thread::scope(|scope| {
-            let threads: Vec<_> = batch.iter().map(|guest| scope.spawn(|| boot(guest))).collect();
+            let threads: Vec<_> = batch.iter().map(|job| scope.spawn(|| run(job, &mark(job)))).collect();
             let ended = threads.into_iter().map(|thread| match thread.join() {
                 Ok(outcome) => outcome,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -119,12 +126,11 @@ pub fn run_all(jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
             ended.collect::<Vec<_>>()
         }));
     }
-    Ok(outcomes)
+    outcomes
 }
 
 /// A guest that is ready to be started.
 struct Guest {
-    series: String,
     kernel: kernel::Kernel,
     init: Init,
     /// Its image, and QEMU's sockets.
@@ -141,7 +147,7 @@ impl Guest {
         let kernel = kernel::find(&job.series)?;
         let dir = Folder::new().context("cannot make a folder for the guest's image")?;
         image::write(&dir.initramfs(), &kernel, job)?;
-        Ok(Self { series: job.series.clone(), kernel, init: job.init, dir })
+        Ok(Self { kernel, init: job.init, dir })
     }
 
     /// Runs its command, and shows what that prints, each line after `mark`.
@@ -202,7 +208,17 @@ fn boot(kernel: &kernel::Kernel, dir: &Folder, init: Init, mark: &str) -> Result
         if kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", EMULATION, "-cpu", "max"] };
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-machine", "q35", "-smp", init.cpus(), "-m", "3072", "-no-reboot", "-display", "none"])
+        .args([
+            "-machine",
+            "q35",
+            "-smp",
+            &init.cpus().to_string(),
+            "-m",
+            "3072",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
         .args(accelerator)
         .arg("-kernel")
         .arg(&kernel.image)
@@ -246,7 +262,7 @@ fn boot(kernel: &kernel::Kernel, dir: &Folder, init: Init, mark: &str) -> Result
     over.store(true, Ordering::Relaxed);
     qemu.child().wait()?;
     if ended != Some(0) {
-        show_tail(&console);
+        show_tail(&console, mark);
     }
     match ended {
         Some(code) => Ok(Outcome { succeeded: code == 0, lines }),
@@ -254,12 +270,12 @@ fn boot(kernel: &kernel::Kernel, dir: &Folder, init: Init, mark: &str) -> Result
     }
 }
 
-fn show_tail(console: &Path) {
+fn show_tail(console: &Path, mark: &str) {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    eprintln!("The end of the guest's console:");
+    eprintln!("{mark}The end of the guest's console:");
     for line in lines.iter().skip(lines.len().saturating_sub(40)) {
-        eprintln!("  {line}");
+        eprintln!("{mark}  {line}");
     }
 }

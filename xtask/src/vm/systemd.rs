@@ -54,10 +54,10 @@ impl Init {
 
     /// How many CPUs. The emulator has one thread for all of them, and of two that are busy each waits for the tenth of a
     /// second that the other has: a whole node would be late for that alone.
-    pub(super) const fn cpus(self) -> &'static str {
+    pub(super) const fn cpus(self) -> usize {
         match self {
-            Self::Script => "2",
-            Self::Systemd => "1",
+            Self::Script => 2,
+            Self::Systemd => 1,
         }
     }
 
