@@ -180,7 +180,8 @@ impl Rig {
 
 /// Nothing of an earlier test is left.
 fn clean() -> Result<()> {
-    systemctl("stop route-guardian systemd-networkd")?;
+    // With its socket, which starts it again at the next change.
+    systemctl("stop route-guardian systemd-networkd.socket systemd-networkd")?;
     let _ = systemctl("reset-failed");
     for folder in [FOLDER, "/etc/systemd/networkd.conf.d", "/run/systemd/netif", STATE] {
         if Path::new(folder).exists() {
