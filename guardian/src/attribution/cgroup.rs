@@ -57,11 +57,12 @@ impl Cgroups {
     /// only.
     pub fn path(&mut self, cgroup_id: u64, process: ProcessId) -> Option<Arc<str>> {
         let from_process = || parse_membership(&procfs::cgroup(process)?).map(Arc::from);
-        if self.hybrid {
+        let found = if self.hybrid {
             from_process().or_else(|| self.by_id(cgroup_id))
         } else {
             self.by_id(cgroup_id).or_else(from_process)
-        }
+        };
+        found.map(named)
     }
 
     fn by_id(&mut self, cgroup_id: u64) -> Option<Arc<str>> {
@@ -78,6 +79,12 @@ impl Cgroups {
         self.paths.insert(cgroup_id, Arc::clone(&path));
         Some(path)
     }
+}
+
+/// Without what the kernel adds of a cgroup that has been removed meanwhile, as systemd does when a unit has ended
+/// (`proc_cgroup_show` in `kernel/cgroup/cgroup.c`, `d_path` in `fs/d_path.c`): the name is still whose it was.
+fn named(path: Arc<str>) -> Arc<str> {
+    path.strip_suffix(" (deleted)").map(Arc::from).unwrap_or(path)
 }
 
 /// `struct file_handle` with the handle of a kernfs node: its 64-bit id (`kernfs_fh_to_dentry`).
