@@ -178,13 +178,13 @@ fn names_become_paths_of_the_hierarchy() {
     assert_eq!(mount("/a").within(Path::new("/")), None, "it is not the root that is meant");
 }
 
-/// On the real cgroup filesystem, where there is one and we may make a cgroup in it.
 #[test]
 fn one_that_is_removed_keeps_its_name() {
     assert_eq!(&*named("/system.slice/culprit.service (deleted)".into()), "/system.slice/culprit.service");
     assert_eq!(&*named("/system.slice/culprit.service".into()), "/system.slice/culprit.service");
 }
 
+/// On the real cgroup filesystem, where there is one and we may make a cgroup in it.
 #[test]
 fn a_real_cgroup_is_found_by_its_id() {
     let mut cgroups = Cgroups::discover();

@@ -370,17 +370,17 @@ pub(super) struct Insistence {
     pub until: Stamp,
 }
 
-/// Whether one more may be waited for; who is already may.
-fn has_room(insisting: &HashMap<ProcessId, Insistence>, process: ProcessId) -> bool {
-    insisting.len() < INSISTING || insisting.contains_key(&process)
-}
-
 impl Insistence {
     /// It is not quiet yet.
     fn goes_on(&mut self, now: Stamp) {
         let latest = self.since.get_or_insert(now).after(INSISTENCE_MAX);
         self.until = now.after(INSISTENCE).min(latest);
     }
+}
+
+/// Whether one more may be waited for; who is already may.
+fn has_room(insisting: &HashMap<ProcessId, Insistence>, process: ProcessId) -> bool {
+    insisting.len() < INSISTING || insisting.contains_key(&process)
 }
 
 fn report_of(loss: &Loss, again: bool, outcome: Outcome, restored: Option<Stamp>) -> Report {
