@@ -65,6 +65,11 @@ impl Cgroups {
         found.map(named)
     }
 
+    /// Looks a path up by the id for the time when the cgroup has been removed.
+    pub fn remember(&mut self, cgroup_id: u64) {
+        self.by_id(cgroup_id);
+    }
+
     fn by_id(&mut self, cgroup_id: u64) -> Option<Arc<str>> {
         if cgroup_id == 0 {
             return None;

@@ -73,6 +73,8 @@ pub struct Attribution {
     table: ProcessTable,
     cgroups: Cgroups,
     cgroups_at_once: bool,
+    /// The ids of cgroups that [`Attribution::look_up_cgroups`] will look up.
+    unplaced: Vec<u64>,
     pods: Pods,
     ports: Ports,
     last_record: Option<(Arc<Actor>, Arc<ActorRecord>)>,
@@ -88,6 +90,8 @@ impl Attribution {
     pub const PROCESSES: usize = 4096;
     /// How many names of kernel threads are remembered; kworkers have many.
     const KERNEL_THREADS: usize = 256;
+    /// How many cgroups wait to be looked up; those of more processes are when their record is made.
+    const UNPLACED: usize = 64;
 
     /// Remembers at most `processes` processes. Looks for the cgroup filesystem, and knows nobody yet.
     pub fn new(processes: usize) -> Self {
@@ -95,6 +99,7 @@ impl Attribution {
             table: ProcessTable::new(processes),
             cgroups: Cgroups::discover(),
             cgroups_at_once: true,
+            unplaced: Vec::new(),
             pods: Pods::discover(),
             ports: Ports::default(),
             last_record: None,
@@ -108,9 +113,17 @@ impl Attribution {
 
     /// Whether the cgroup of an actor is looked up before it is answered for, which costs some tens of
     /// microseconds for every new process. Needed where it decides who the owner is; else
-    /// [`Attribution::record`] does it when there is time.
+    /// [`Attribution::look_up_cgroups`] does it when there is time.
     pub const fn look_up_cgroups_at_once(&mut self, at_once: bool) {
         self.cgroups_at_once = at_once;
+    }
+
+    /// Looks up the cgroups of those who were answered for without. To be called when what they did is mended and
+    /// before anything waits: a service manager removes a unit's cgroup as soon as it hears that nobody is in it.
+    pub fn look_up_cgroups(&mut self) {
+        for cgroup_id in self.unplaced.drain(..) {
+            self.cgroups.remember(cgroup_id);
+        }
     }
 
     /// An actor in the words of the outer interface, with its cgroup.
@@ -194,7 +207,13 @@ impl Attribution {
     }
 
     fn cgroup(&mut self, cgroup_id: u64, process: ProcessId) -> Option<Arc<str>> {
-        if self.cgroups_at_once { self.cgroups.path(cgroup_id, process) } else { None }
+        if self.cgroups_at_once {
+            return self.cgroups.path(cgroup_id, process);
+        }
+        if self.unplaced.len() < Self::UNPLACED {
+            self.unplaced.push(cgroup_id);
+        }
+        None
     }
 
     fn kernel_thread(&mut self, comm: Comm) -> Arc<Actor> {

@@ -226,7 +226,10 @@ impl Guard {
                 }
                 Attended::Somebody => Woken::Bell,
                 Attended::Nobody if flooded => Woken::Source,
-                Attended::Nobody => self.sleep()?,
+                Attended::Nobody => {
+                    self.attribution.look_up_cgroups();
+                    self.sleep()?
+                }
             };
         }
     }
