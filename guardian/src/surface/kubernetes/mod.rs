@@ -43,7 +43,7 @@ use crate::{
 const QUEUE: usize = 1024;
 
 /// How often it is looked how the guard is, for the condition.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// How long the guard may take to say.
 const PATIENCE: Duration = Duration::from_secs(4);
