@@ -122,6 +122,8 @@ pub struct Guard {
     pub(super) attribution: Attribution,
     pub(super) owner: OwnerRule,
     pub(super) owner_watch: OwnerWatch,
+    /// Since when it matters whether an owner is running, where none is known.
+    look_for_owner: Option<Stamp>,
     restart: Restart,
     pub(super) metrics: Metrics,
     pub(super) started: Stamp,
@@ -158,6 +160,7 @@ impl Guard {
         let mut guard = Self {
             core,
             owner_watch: OwnerWatch::new(owner.clone()),
+            look_for_owner: None,
             restart,
             at_start: config.clone(),
             config,
@@ -250,6 +253,9 @@ impl Guard {
         let more = self.source.take(self.executor.port(), &mut self.taken);
         self.take_in();
         let wrote = self.write();
+        if let Some(at) = self.look_for_owner.take() {
+            self.owner_watch.look_again(at);
+        }
         self.effects();
         if self.core.take_changed() {
             self.restart.touch(clock::now());
@@ -311,7 +317,8 @@ impl Guard {
         if verdict == Verdict::Owner {
             self.owner_watch.seen(&actor);
         } else if !self.owner_watch.alive() {
-            self.owner_watch.look_again(at);
+            // It has a thread be woken, which the restore need not wait for.
+            self.look_for_owner = Some(at);
         }
         (actor, verdict)
     }
