@@ -16,10 +16,29 @@ pub fn all(debug: bool) -> Result<PathBuf> {
     command.args(["build", "--package", "route-guardian"]);
     if !debug {
         command.arg("--release");
+        names_commit(&mut command);
     }
     run(&mut command)?;
     Ok(root().join(if debug { "target/debug/route-guardian" } else { "target/release/route-guardian" }))
 }
+
+/// Has a build say of which commit it is, as `route_guardian_build_info` does: where the sources are a git work tree,
+/// and the environment does not say otherwise (`ROUTE_GUARDIAN_COMMIT`).
+pub fn names_commit(build: &mut Command) {
+    if std::env::var_os(COMMIT).is_some() {
+        return;
+    }
+    // No tag is close enough to stand for it. A folder above may be a work tree of something else.
+    let describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+    if root().join(".git").exists()
+        && let Some(commit) = answer(Command::new("git").current_dir(root()).args(describe))
+    {
+        build.env(COMMIT, commit);
+    }
+}
+
+/// The variable in which the guardian's build is told its commit.
+const COMMIT: &str = "ROUTE_GUARDIAN_COMMIT";
 
 /// `cargo build` for the BPF programs: their compiler, target, linker and flags.
 ///

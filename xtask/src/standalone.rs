@@ -30,7 +30,9 @@ pub fn build() -> Result<PathBuf> {
     let target = build::host().context("rustc does not say what it compiles for")?;
     // With --target the flags are for the program alone. Macros are libraries that the compiler loads: those cannot
     // be static.
-    run(cargo()
+    let mut command = cargo();
+    build::names_commit(&mut command);
+    run(command
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
         .args(["build", "--locked", "--package", "route-guardian", "--features", FEATURES])

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
+use lab::Lab;
 
 use super::package;
 use crate::{run, said, top};
@@ -46,6 +47,20 @@ fn holds_exactly(dir: &Path, more: &[&str]) -> Result<()> {
     assert!(fs::read(dir.join("usr/bin/route-guardian"))? == built, "it is not the binary that was built");
     let unit = |path: &Path| fs::read_to_string(path.join("route-guardian.service"));
     assert_eq!(unit(&dir.join("usr/lib/systemd/system"))?, unit(&top().join("deploy/systemd"))?);
+    Ok(())
+}
+
+/// What is found to be wrong with a node's guardian can be looked up in what it was made from.
+#[test]
+fn the_binary_says_of_which_commit_it_is() -> Result<()> {
+    let git = Command::new("git").current_dir(top()).args(["rev-parse", "--short=12", "HEAD"]).output();
+    let git = git.ok().filter(|git| git.status.success() && top().join(".git").exists());
+    let commit = git.map_or_else(|| "unknown".to_owned(), |git| said(&git));
+    let lab = Lab::node()?;
+    let metrics = lab.guardian().start()?.metrics()?;
+    // More may follow: that there were changes.
+    let label = format!("commit=\"{}", commit.trim());
+    assert_eq!(metrics.sum("build_info", &[&label]), Some(1.0), "{label} is not in {}", metrics.0);
     Ok(())
 }
 
