@@ -46,6 +46,17 @@ pub fn read(tgid: u32) -> Option<Process> {
     })
 }
 
+/// How often a process has gone to sleep, if its first thread sleeps now; `None` where it has something to do, or is gone
+/// (`State` and `voluntary_ctxt_switches` of proc(5)). Who says the same twice has slept all the time between.
+pub fn asleep(id: ProcessId) -> Option<u64> {
+    let directory = Directory::open(id.tgid)?;
+    let stat = Stat::parse(&directory.text("stat")?)?;
+    if !same_run(id, ProcessId { tgid: id.tgid, start_ns: stat.start_ns }) {
+        return None;
+    }
+    parse_asleep(&directory.text("status")?)
+}
+
 /// Reads `/proc/PID/cgroup` of exactly this run; `None` where it is gone.
 pub fn cgroup(id: ProcessId) -> Option<String> {
     let directory = Directory::open(id.tgid)?;
@@ -174,6 +185,13 @@ fn parse_uid(status: &str) -> Option<u32> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// [`asleep`], of `/proc/PID/status`.
+fn parse_asleep(status: &str) -> Option<u64> {
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    value("State:").filter(|state| state.starts_with('S'))?;
+    value("voluntary_ctxt_switches:")?.parse().ok()
+}
+
 /// The audit login uid; -1 as an unsigned number is nobody (`AUDIT_UID_UNSET`).
 fn parse_login_uid(text: &str) -> Option<u32> {
     text.trim().parse().ok().filter(|&uid| uid != u32::MAX)
@@ -289,6 +307,24 @@ mod tests {
         let shell = fs::canonicalize("/bin/sh").unwrap();
         assert_eq!(process.exe.as_deref(), shell.to_str());
         assert_eq!(process.parent.unwrap().tgid, std::process::id());
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_sleeps() {
+        let mut waits = Running::start(Command::new("/bin/sh").args(["-c", "echo; exec sleep 600"]));
+        let mut runs = Running::start(Command::new("/bin/sh").args(["-c", "echo; while :; do :; done"]));
+        waits.line();
+        runs.line();
+        let id = |child: &Running| read(child.0.id()).unwrap().id;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while asleep(id(&waits)).is_none() {
+            assert!(std::time::Instant::now() < deadline, "it does not go to sleep");
+            std::thread::yield_now();
+        }
+        assert_eq!(asleep(id(&waits)), asleep(id(&waits)), "and sleeps on");
+        assert_eq!(asleep(id(&runs)), None);
+        let earlier = ProcessId { start_ns: id(&waits).start_ns - TICK_NS, ..id(&waits) };
+        assert_eq!(asleep(earlier), None, "another run of this pid");
     }
 
     #[test]

@@ -187,6 +187,11 @@ impl Account {
         Some(pause.clamp(RECOIL_PAUSE, RECOIL_PAUSE_MAX).min(settings.max))
     }
 
+    /// Whether the pause that [`Account::recoil`] said last is the first.
+    pub const fn is_first_recoil(&self) -> bool {
+        matches!(self.recoils, Some((2, _)))
+    }
+
     /// Whether the same run of the same process undid our last restore within `window`: it insists.
     pub fn insists(&self, at: Stamp, process: ProcessId, window: Duration) -> bool {
         self.last.is_some_and(|last| last.by == Some(process) && at.since(last.done) < window)

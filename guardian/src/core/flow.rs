@@ -45,6 +45,8 @@ pub enum Input {
     },
     /// A process that had made a change is gone.
     Gone(ProcessId),
+    /// A process of [`super::Core::waited_for`] has nothing to do but to wait.
+    Rests(ProcessId),
     /// Whether any owner is running, and since when that is so.
     Owner {
         /// Whether one is.

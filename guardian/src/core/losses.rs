@@ -143,12 +143,12 @@ impl Core {
         let alone = process.filter(|&p| first && account.insists(at, p, INSISTENCE));
         let recoil = process.filter(|_| left_its_bridge).and_then(|process| {
             let until = at.after(account.recoil(&damping, at, process)?);
-            (until > now).then_some((until, process))
+            (until > now).then_some((until, process, account.is_first_recoil()))
         });
         match (account.draw(&damping, now, &key), alone) {
             (Ok(()), _) => match recoil {
-                Some((until, process)) => {
-                    self.set_phase(key, Phase::Recoiled(until, process));
+                Some((until, by, first)) => {
+                    self.set_phase(key, Phase::Recoiled { until, by, first });
                     self.report(key, Outcome::Held, Some(RECOILED.into()));
                 }
                 None => self.set_phase(key, Phase::Ready),
@@ -159,7 +159,7 @@ impl Core {
                 }
                 self.wait_for(now, key, process);
             }
-            (Err(until), _) => self.hold(key, recoil.map_or(until, |(latest, _)| until.max(latest))),
+            (Err(until), _) => self.hold(key, recoil.map_or(until, |(latest, ..)| until.max(latest))),
         }
     }
 
@@ -222,7 +222,7 @@ impl Core {
         match phase {
             Phase::Ready => self.ready.push_back(key),
             Phase::Orphaned => self.orphans += 1,
-            Phase::Recoiled(..) => self.recoiled += 1,
+            Phase::Recoiled { .. } => self.recoiled += 1,
             Phase::Waiting { .. } => {
                 self.waiting.insert(key);
             }
@@ -240,7 +240,7 @@ impl Core {
             }
             Phase::Held(_) => self.effects.push(Effect::Damped(false)),
             Phase::Orphaned => self.orphans = self.orphans.saturating_sub(1),
-            Phase::Recoiled(..) => self.recoiled = self.recoiled.saturating_sub(1),
+            Phase::Recoiled { .. } => self.recoiled = self.recoiled.saturating_sub(1),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use super::{
     testing::{address, gone, link, route, set},
 };
 use crate::model::{
-    Actor, Attribute, Key, Link, Mode, Nexthop, Object, Port, Stamp,
+    Actor, Attribute, Key, Link, Mode, Nexthop, Object, Port, ProcessId, Stamp,
     nexthop::nha,
     record::{Cause, Change, Outcome, Verdict},
     route::rt,
@@ -167,6 +167,41 @@ fn who_takes_a_link_out_of_its_bridge_again_is_let_finish_before_it_comes_back()
     stage.now += 200_000_000;
     stage.tell(set(veth(0)), &ip, Verdict::Foreign);
     assert_eq!(stage.write(), back, "at once");
+}
+
+/// Who is seen to have nothing more to do has finished; who takes it even then is given its time.
+#[test]
+fn who_is_let_finish_has_when_it_rests() {
+    let mut stage = Stage::new(Settings::default(), &node());
+    let networkd = someone(60, "/usr/lib/systemd/systemd-networkd");
+    let process = networkd.process().expect("a process").id;
+    let other = ProcessId { tgid: 61, ..process };
+    let back = [Action::Add(Object::Port(Port { link: VETH, master: BRIDGE, kind: None, options: vec![] }))];
+    for _ in 0..2 {
+        assert_eq!(stage.core.waited_for(), None);
+        stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+        assert_eq!(stage.write(), back, "at once");
+        stage.own(set(veth(BRIDGE)));
+        stage.now += 200_000_000;
+    }
+    stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+    assert!(stage.write().is_empty());
+    assert_eq!(stage.core.waited_for(), Some(process));
+    stage.core.step(Stamp(stage.now), Input::Rests(other));
+    assert!(stage.write().is_empty(), "somebody else");
+    stage.now += 10_000_000;
+    stage.core.step(Stamp(stage.now), Input::Rests(process));
+    assert_eq!(stage.write(), back);
+    stage.own(set(veth(BRIDGE)));
+    assert_eq!(stage.core.waited_for(), None);
+
+    stage.now += 5_000_000;
+    stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+    assert_eq!(stage.core.waited_for(), None, "it would be seen to rest too early again");
+    stage.core.step(Stamp(stage.now), Input::Rests(process));
+    assert!(stage.write().is_empty());
+    stage.now = stage.core.deadline().expect("a timer").0;
+    assert_eq!(stage.write(), back);
 }
 
 /// Who is gone cannot undo it any more; and what was held for another reason, longer than that, waits for nobody.

@@ -323,7 +323,7 @@ impl Core {
             let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
             match phase {
                 Some(Phase::Settling(_)) => self.admit(now, key),
-                Some(Phase::Held(_) | Phase::Recoiled(..) | Phase::Waiting { .. }) => {
+                Some(Phase::Held(_) | Phase::Recoiled { .. } | Phase::Waiting { .. }) => {
                     self.set_phase(key, Phase::Ready);
                 }
                 _ => {}
@@ -343,13 +343,35 @@ impl Core {
                 _ => {}
             }
         }
-        if ended && self.recoiled > 0 {
-            let phase = |key: &Key| Some(self.rib.get(key)?.loss.as_deref()?.phase);
-            let is_its = |key: &Key| matches!(phase(key), Some(Phase::Recoiled(_, by)) if by == process);
-            for key in self.timers.iter().map(|&(_, key)| key).filter(is_its).collect::<Vec<_>>() {
+        if ended {
+            for (key, ..) in self.recoils().filter(|&(_, by, _)| by == process).collect::<Vec<_>>() {
                 self.set_phase(key, Phase::Ready);
             }
         }
+    }
+
+    /// A process that is let finish has nothing more to do: what it has taken can come back. Who takes it even then had
+    /// more to do than could be seen, and is given its time.
+    pub(super) fn rests(&mut self, process: ProcessId) {
+        for (key, ..) in self.recoils().filter(|&(_, by, first)| by == process && first).collect::<Vec<_>>() {
+            self.set_phase(key, Phase::Ready);
+        }
+    }
+
+    /// A process that is let finish, where it matters at once that it has ([`Input::Rests`]).
+    pub fn waited_for(&self) -> Option<ProcessId> {
+        self.recoils().find(|&(_, _, first)| first).map(|(_, by, _)| by)
+    }
+
+    /// What waits for a process that recoils, for which, and whether for the first time.
+    fn recoils(&self) -> impl Iterator<Item = (Key, ProcessId, bool)> {
+        let timers = (self.recoiled > 0).then_some(&self.timers);
+        timers.into_iter().flatten().filter_map(|&(_, key)| {
+            match self.rib.get(&key)?.loss.as_deref()?.phase {
+                Phase::Recoiled { by, first, .. } => Some((key, by, first)),
+                _ => None,
+            }
+        })
     }
 
     /// An operator's word: what is missing and chosen is tried now, with a clean slate. Returns how many.

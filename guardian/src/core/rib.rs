@@ -54,8 +54,15 @@ pub enum Phase {
     Held(Stamp),
     /// Held until this process, which insists, is gone or lets a moment pass.
     Insisted(ProcessId),
-    /// Held until then, so that this process has finished, which undoes it whenever it is restored; or until it is gone.
-    Recoiled(Stamp, ProcessId),
+    /// Held so that a process has finished which undoes it whenever it is restored.
+    Recoiled {
+        /// Until then, or until it is gone.
+        until: Stamp,
+        /// The process.
+        by: ProcessId,
+        /// It is waited for the first time: until it rests, too ([`super::Input::Rests`]).
+        first: bool,
+    },
     /// The kernel refused: retried at this time, or when something appears that could help.
     Waiting { retry: Stamp },
     /// Nobody who owns it has been running for long: held until somebody does.
@@ -70,9 +77,10 @@ impl Phase {
     /// When the core wants to be woken for it.
     pub const fn deadline(self) -> Option<Stamp> {
         match self {
-            Self::Settling(at) | Self::Held(at) | Self::Recoiled(at, _) | Self::Waiting { retry: at } => {
-                Some(at)
-            }
+            Self::Settling(at)
+            | Self::Held(at)
+            | Self::Recoiled { until: at, .. }
+            | Self::Waiting { retry: at } => Some(at),
             Self::Ready | Self::Insisted(_) | Self::Orphaned | Self::Contested | Self::Left => None,
         }
     }
@@ -81,7 +89,7 @@ impl Phase {
     pub const fn is_held(self) -> bool {
         matches!(
             self,
-            Self::Held(_) | Self::Insisted(_) | Self::Recoiled(..) | Self::Waiting { .. } | Self::Orphaned
+            Self::Held(_) | Self::Insisted(_) | Self::Recoiled { .. } | Self::Waiting { .. } | Self::Orphaned
         )
     }
 }

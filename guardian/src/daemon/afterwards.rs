@@ -9,12 +9,13 @@ use tokio::{sync::mpsc::error::TrySendError, task::spawn_blocking};
 
 use super::{clock, edges::Told, guard::Guard};
 use crate::{
-    core::{Counts, Reason, Report},
+    core::{Counts, Input, Reason, Report},
     footprint,
     model::{
         ActorClass, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
     },
+    procfs,
     surface::metrics::{Metrics, Objects},
 };
 
@@ -90,8 +91,30 @@ impl Later {
 }
 
 impl Guard {
+    /// What the clock asks for, besides the core's own timers.
+    pub(super) fn due(&mut self) {
+        let now = clock::now();
+        if self.core.has_orphans() {
+            self.owner_watch.look_again(now);
+        }
+        self.restart.save(now, || (self.core.desired(), self.core.links().clone()));
+        if self.dump_not_before.is_some_and(|at| at <= now) {
+            self.dump_not_before = None;
+        }
+        if let Some(process) = self.core.waited_for()
+            && self.patience.deadline(process) <= now
+            && self.patience.looks(now, process, procfs::asleep(process))
+        {
+            self.core.step(now, Input::Rests(process));
+            self.write();
+            self.effects();
+        }
+        self.afterwards(now);
+        self.service.turned(now);
+    }
+
     /// Does what was put off until now.
-    pub(super) fn afterwards(&mut self, now: Stamp) {
+    fn afterwards(&mut self, now: Stamp) {
         let due = |at: Option<Stamp>| at.is_some_and(|at| at <= now);
         if due(self.later.records) {
             self.tell();

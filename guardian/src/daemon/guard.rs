@@ -25,6 +25,7 @@ use super::{
     cost::Cost,
     edges::Told,
     owner_watch::OwnerWatch,
+    patience::Patience,
     reactor::{Reactor, Woken},
     record::Ids,
     reload::open_source,
@@ -124,7 +125,7 @@ pub struct Guard {
     pub(super) owner_watch: OwnerWatch,
     /// Since when it matters whether an owner is running, where none is known.
     look_for_owner: Option<Stamp>,
-    restart: Restart,
+    pub(super) restart: Restart,
     pub(super) metrics: Metrics,
     pub(super) started: Stamp,
     pub(super) last: Option<EventRecord>,
@@ -136,10 +137,11 @@ pub struct Guard {
     pub(super) cost: Cost,
     pub(super) lost: Lost,
     pub(super) service: Service,
+    pub(super) patience: Patience,
     /// Why state is to be read again; one dump serves all reasons.
     wanted: BTreeSet<Reason>,
     dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
-    dump_not_before: Option<Stamp>,
+    pub(super) dump_not_before: Option<Stamp>,
     dump_retry: Duration,
 }
 
@@ -183,6 +185,7 @@ impl Guard {
             cost: Cost::default(),
             lost: Lost::default(),
             service,
+            patience: Patience::default(),
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
@@ -428,7 +431,8 @@ impl Guard {
     fn deadline(&self) -> Option<Stamp> {
         let restart = self.restart.deadline();
         let service = self.service.deadline();
-        [self.core.deadline(), self.later.deadline(), self.dump_not_before, restart, service]
+        let rest = self.core.waited_for().map(|process| self.patience.deadline(process));
+        [self.core.deadline(), self.later.deadline(), self.dump_not_before, restart, service, rest]
             .into_iter()
             .flatten()
             .min()
@@ -484,20 +488,6 @@ impl Guard {
         }
         self.core.step(clock::now(), input);
         self.later.touch(clock::now());
-    }
-
-    /// What the clock asks for, besides the core's own timers.
-    fn due(&mut self) {
-        let now = clock::now();
-        if self.core.has_orphans() {
-            self.owner_watch.look_again(now);
-        }
-        self.restart.save(now, || (self.core.desired(), self.core.links().clone()));
-        if self.dump_not_before.is_some_and(|at| at <= now) {
-            self.dump_not_before = None;
-        }
-        self.afterwards(now);
-        self.service.turned(now);
     }
 }
 

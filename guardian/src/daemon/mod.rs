@@ -13,6 +13,7 @@ mod edges;
 mod guard;
 mod lock;
 mod owner_watch;
+mod patience;
 mod priority;
 mod reactor;
 mod record;
