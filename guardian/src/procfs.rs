@@ -49,23 +49,12 @@ pub fn read(tgid: u32) -> Option<Process> {
 /// How often a process has gone to sleep, if its first thread sleeps now; `None` where it has something to do, or is gone
 /// (`State` and `voluntary_ctxt_switches` of proc(5)). Who says the same twice has slept all the time between.
 pub fn asleep(id: ProcessId) -> Option<u64> {
-    let directory = Directory::open(id.tgid)?;
-    let stat = Stat::parse(&directory.text("stat")?)?;
-    if !same_run(id, ProcessId { tgid: id.tgid, start_ns: stat.start_ns }) {
-        return None;
-    }
-    parse_asleep(&directory.text("status")?)
+    parse_asleep(&Directory::of(id)?.text("status")?)
 }
 
 /// Reads `/proc/PID/cgroup` of exactly this run; `None` where it is gone.
 pub fn cgroup(id: ProcessId) -> Option<String> {
-    let directory = Directory::open(id.tgid)?;
-    let stat = Stat::parse(&directory.text("stat")?)?;
-    if same_run(id, ProcessId { tgid: id.tgid, start_ns: stat.start_ns }) {
-        directory.text("cgroup")
-    } else {
-        None
-    }
+    Directory::of(id)?.text("cgroup")
 }
 
 /// Where a process works, and whether its executable is gone from its place.
@@ -79,11 +68,7 @@ pub struct Surroundings {
 
 /// Reads what may change while a process runs, of exactly this run; `None` where it is gone.
 pub fn surroundings(id: ProcessId) -> Option<Surroundings> {
-    let directory = Directory::open(id.tgid)?;
-    let stat = Stat::parse(&directory.text("stat")?)?;
-    if !same_run(id, ProcessId { tgid: id.tgid, start_ns: stat.start_ns }) {
-        return None;
-    }
+    let directory = Directory::of(id)?;
     let link = |name| Some(fs::read_link(directory.path(name)).ok()?.to_string_lossy().into_owned());
     let exe_deleted = link("exe").is_some_and(|exe| without_deleted(&exe) != exe);
     Some(Surroundings { cwd: link("cwd"), exe_deleted })
@@ -118,6 +103,13 @@ impl Directory {
         let open = File::open(Path::new("/proc").join(tgid.to_string())).ok()?;
         let path = Path::new("/proc/self/fd").join(open.as_raw_fd().to_string());
         Some(Self { _open: open, path })
+    }
+
+    /// That of exactly this run; `None` where it is gone.
+    fn of(id: ProcessId) -> Option<Self> {
+        let directory = Self::open(id.tgid)?;
+        let stat = Stat::parse(&directory.text("stat")?)?;
+        same_run(id, ProcessId { tgid: id.tgid, start_ns: stat.start_ns }).then_some(directory)
     }
 
     fn path(&self, name: &str) -> PathBuf {
