@@ -214,9 +214,19 @@ pub struct Whoami {
     pub stack_offset: u32,
     /// `THREAD_SIZE`, written by the daemon; 0 switches off the test for interrupts by the stack.
     pub stack_size: u32,
+    /// `TOP_OF_KERNEL_STACK_PADDING`: how many bytes the kernel leaves free between the registers of the program that it
+    /// serves and the high end of the task's stack; written by the daemon, [`PADDING_UNKNOWN`] where it does not know.
+    pub stack_padding: u32,
+    /// Always 0.
+    pub pad: u32,
+    /// The number of the system call that the daemon sent with, as it was found there.
+    pub call: u64,
     /// The thread's name.
     pub comm: [u8; 16],
 }
+
+/// No place where the number of the system call is found. See [`Whoami::stack_padding`].
+pub const PADDING_UNKNOWN: u32 = u32::MAX;
 
 /// The most routes whose lookups are counted at a time.
 pub const WATCHED_ROUTES: u32 = 4096;
@@ -275,4 +285,4 @@ const _: () = assert!(size_of::<MessageHead>() == 72);
 const _: () = assert!(size_of::<FallenRecord>() == 72 + 24);
 const _: () = assert!(size_of::<ProcessRecord>() == 88 + EXE_MAX + ARGV_MAX);
 const _: () = assert!(size_of::<ExitRecord>() == 24);
-const _: () = assert!(size_of::<Whoami>() == 48);
+const _: () = assert!(size_of::<Whoami>() == 64);

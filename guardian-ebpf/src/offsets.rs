@@ -7,7 +7,8 @@
 /// group is absent. Without the group `task` nobody can be named; every other one costs only what it
 /// gives.
 ///
-/// Present with these names from Linux 5.8 to 6.18, but for the groups `tos` (up to 5.17) and `dscp` (since).
+/// Present with these names from Linux 5.8 to 6.18, but for the groups `tos` (up to 5.17) and `dscp` (since), `regs`
+/// (x86-64 only) and `preempt` (not on x86-64).
 #[macro_export]
 macro_rules! for_each_offset {
     ($callback:ident) => {
@@ -23,6 +24,8 @@ macro_rules! for_each_offset {
             TASK_CRED: "task_struct", "cred", task;
             CRED_UID: "cred", "uid", task;
             TASK_STACK: "task_struct", "stack", stack;
+            REGS_CALL: "pt_regs", "orig_ax", regs;
+            REGS_LAST: "pt_regs", "ss", regs;
             TASK_THREAD_INFO: "task_struct", "thread_info", preempt;
             THREAD_INFO_PREEMPT: "thread_info", "preempt_count", preempt;
             TASK_LOGIN_UID: "task_struct", "loginuid", audit;

@@ -5,7 +5,13 @@
 
 mod sensor_lab;
 
-use std::{collections::BTreeSet, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::symlink,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -13,7 +19,7 @@ use route_guardian::{
     core::plan::{Action, Applied},
     model::{Attribute, Leg, Route, RouteKey, Stamp, route::rt},
     netlink::Executor,
-    sensor::{KernelScope, Lost, Options, Sensed, SensorStatus},
+    sensor::{KernelScope, Lost, Options, Sensed, SensorStatus, Task},
 };
 use sensor_lab::{
     ADD, DEL, Lab, client, in_namespace, ip, is_named, is_readable, netlink, now, run, self_as,
@@ -78,6 +84,21 @@ fn raw_netlink_and_ioctl_clients_are_named() {
                 assert_ne!(found.task.tid, found.task.id.tgid, "in a thread");
             }
         }
+    });
+}
+
+/// Who asks by `io_uring` is to blame, though no system call of it does it: it is not merely interrupted.
+#[test]
+fn who_asked_before_is_named() {
+    in_namespace(|| {
+        let mut lab = Lab::open();
+        ip("route add 10.51.4.0/24 dev a0");
+        lab.settle();
+        let child = self_as("client_io_uring", "10.51.4.0");
+        lab.settle();
+        let found = lab.message(DEL, [TEN, 51, 4, 0]);
+        assert!(!found.task.interrupt && !found.task.kthread, "{found:?}");
+        assert_eq!(lab.process_of(&found.task).id.tgid, child);
     });
 }
 
@@ -289,6 +310,35 @@ fn a_router_advertisement_is_blamed_on_nobody() {
     });
 }
 
+/// A timer's interrupt comes while the CPU runs a program, and the softirq that it brings along runs on the stack of that
+/// program's task.
+#[test]
+fn what_runs_out_is_not_blamed_on_who_computes() {
+    in_namespace(|| {
+        std::fs::write("/proc/sys/net/ipv6/route/gc_interval", "1").unwrap();
+        let mut lab = Lab::open();
+        let busy = sensor_lab::Busy::everywhere();
+        for n in 1..=4 {
+            ip(&format!("-6 route add fd60:{n}::/64 dev a0 proto 17 expires {n}"));
+        }
+        let gone = |lab: &Lab| -> Vec<Task> {
+            let ours =
+                lab.seen.iter().filter(|seen| seen.kind() == DEL && seen.destination()[..2] == [0xfd, 0x60]);
+            ours.map(|seen| seen.task.clone()).collect()
+        };
+        let started = Instant::now();
+        while gone(&lab).len() < 4 {
+            // The kernel may have set its timer for half a minute before it was told otherwise.
+            assert!(started.elapsed() < Duration::from_secs(90), "{:?}", lab.seen);
+            lab.settle();
+        }
+        drop(busy);
+        let tasks = gone(&lab);
+        assert!(tasks.iter().all(|task| task.interrupt || task.kthread), "{tasks:?}");
+        assert!(tasks.iter().any(|task| task.interrupt), "{tasks:?}");
+    });
+}
+
 #[test]
 fn ten_thousand_deletions_at_once_lose_nothing() {
     in_namespace(|| {
@@ -302,7 +352,7 @@ fn ten_thousand_deletions_at_once_lose_nothing() {
                 let file = tempfile::NamedTempFile::new().unwrap();
                 let lines: String = (0..10_000).map(|n| line(verb, n)).collect();
                 std::fs::write(file.path(), lines).unwrap();
-                let started = std::time::Instant::now();
+                let started = Instant::now();
                 run("ip", &[family, "-batch", file.path().to_str().unwrap()]);
                 let took = started.elapsed();
                 // Nobody has read the ring meanwhile.
@@ -548,6 +598,12 @@ fn client_ioctl() {
 }
 
 #[test]
+#[ignore = "started by other tests: a program that deletes while it computes"]
+fn client_io_uring() {
+    netlink::delete_by_io_uring(client(), 24);
+}
+
+#[test]
 #[ignore = "started by other tests: a grandchild without an exec"]
 fn client_child_by_fork() {
     let destination = client();
@@ -560,4 +616,12 @@ fn client_child_by_fork() {
 #[ignore = "started by other tests: holds a tun device"]
 fn client_tun() {
     netlink::hold_tun(&std::env::var("CLIENT_ARG").unwrap());
+}
+
+#[test]
+#[ignore = "started by other tests: computes until it is ended"]
+fn client_busy() {
+    loop {
+        std::hint::spin_loop();
+    }
 }

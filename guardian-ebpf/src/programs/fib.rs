@@ -115,7 +115,8 @@ fn falls(key: u32, alias: u64) {
     let at = unsafe { bpf_ktime_get_ns() };
     let bytes = size_of::<FallenRoute>() as u32;
     let mut head = MessageHead { kind: KIND_FALLEN, at, whole: bytes, kept: bytes, ..MessageHead::default() };
-    task::identify(this, &mut head);
+    // It holds a mutex (RTNL), which no interrupt can.
+    task::identify(this, &mut head, true);
     let late = tap::attribute(this, &mut head, 0);
     let suffix: u8 = field(alias, &FIB_SUFFIX);
     let tos: u8 = if present(&FIB_TOS) { field(alias, &FIB_TOS) } else { field(alias, &FIB_DSCP) };

@@ -80,7 +80,9 @@ fn sense(ctx: &SkBuffContext) -> bool {
     }
     let before = position(BPF_RB_PROD_POS);
     let mut head = MessageHead { kind: KIND_MESSAGE, at, ..MessageHead::default() };
-    task::identify(task, &mut head);
+    // Where the message carries a port somebody asked for this, however the task came into the kernel: io_uring goes on
+    // with a request when an interrupt returns to user mode.
+    task::identify(task, &mut head, header.port != 0);
     let late = attribute(task, &mut head, u64::from(BPF_RB_NO_WAKEUP));
     debug!(
         ctx,

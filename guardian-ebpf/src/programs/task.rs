@@ -3,9 +3,9 @@
 use super::{
     IDENTITY, SELF,
     read::{
-        CGROUP_NODE, CRED_UID, CSS_SET_CGROUP, KERNFS_ID, SIGNAL_LIVE, TASK_CGROUPS, TASK_COMM, TASK_CRED,
-        TASK_FLAGS, TASK_LEADER, TASK_LOGIN_UID, TASK_PID, TASK_SIGNAL, TASK_STACK, TASK_START, TASK_TGID,
-        TASK_THREAD_INFO, THREAD_INFO_PREEMPT, at, field, member, present,
+        CGROUP_NODE, CRED_UID, CSS_SET_CGROUP, KERNFS_ID, REGS_CALL, REGS_LAST, SIGNAL_LIVE, TASK_CGROUPS,
+        TASK_COMM, TASK_CRED, TASK_FLAGS, TASK_LEADER, TASK_LOGIN_UID, TASK_PID, TASK_SIGNAL, TASK_STACK,
+        TASK_START, TASK_TGID, TASK_THREAD_INFO, THREAD_INFO_PREEMPT, at, field, member, present,
     },
 };
 use aya_ebpf::helpers::{
@@ -13,7 +13,8 @@ use aya_ebpf::helpers::{
 };
 use core::{mem::MaybeUninit, ptr};
 use route_guardian_ebpf::{
-    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Id, Identity, MessageHead, TASK_KNOWN, Whoami,
+    CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Id, Identity, MessageHead, PADDING_UNKNOWN,
+    TASK_KNOWN, Whoami,
 };
 
 /// `include/linux/sched.h`, the same from 2.6 to 6.18.
@@ -42,11 +43,12 @@ pub(super) fn id(task: u64) -> Id {
     Id { tgid: field(task, &TASK_TGID), pad: 0, start: field(leader, &TASK_START) }
 }
 
-/// Fills in everything about the task that runs this program.
+/// Fills in everything about the task that runs this program. `asked`: it carries out its own request for certain, and is
+/// not merely interrupted.
 #[inline(always)]
-pub(super) fn identify(task: u64, head: &mut MessageHead) {
+pub(super) fn identify(task: u64, head: &mut MessageHead, asked: bool) {
     if IDENTITY.load() == Identity::Task as u32 {
-        head.bits = TASK_KNOWN | context(task);
+        head.bits = TASK_KNOWN | context(task, asked);
         head.id = id(task);
         head.tid = field(task, &TASK_PID);
         head.uid = uid(task);
@@ -66,7 +68,7 @@ pub(super) fn identify(task: u64, head: &mut MessageHead) {
 
 /// `CONTEXT_*` of the task that runs this program.
 #[inline(always)]
-pub(super) fn context(task: u64) -> u32 {
+fn context(task: u64, asked: bool) -> u32 {
     let flags: u32 = field(task, &TASK_FLAGS);
     let mut bits = 0;
     if flags & PF_KTHREAD != 0 {
@@ -75,18 +77,44 @@ pub(super) fn context(task: u64) -> u32 {
     if flags & PF_EXITING != 0 {
         bits |= CONTEXT_EXITING;
     }
-    if off_stack(task) || preempted(task) {
+    if !asked && (off_stack(task) || preempted(task) || cut_short(task, flags)) {
         bits |= CONTEXT_INTERRUPT;
     }
     bits
 }
 
-/// Whether this program runs on another stack than the task's own: x86-64 (always) and arm64 (since 6.0)
-/// serve softirqs on a stack of their own (`do_softirq_own_stack`), and interrupts too.
+/// Whether this program runs on another stack than the task's own: x86-64 and arm64 (since 6.0) serve softirqs on a stack
+/// of their own (`do_softirq_own_stack`), and interrupts too. Not so x86-64 where the task was in user mode: see
+/// [`cut_short`].
 #[inline(always)]
 fn off_stack(task: u64) -> bool {
     let Some(own) = SELF.get(0) else { return false };
     own.stack_size != 0 && present(&TASK_STACK) && stack_offset(task) >= u64::from(own.stack_size)
+}
+
+/// Whether the task came into the kernel by no system call: an interrupt came while it ran in user mode. Since 5.12 x86-64
+/// serves that, and the softirqs after it, on the task's own stack, which is empty then (`call_on_irqstack_cond` in
+/// `arch/x86/include/asm/irq_stack.h`, `invoke_softirq` in `kernel/softirq.c`).
+///
+/// A task that a signal ends is still not in a system call when its files are closed; but it never is in user mode again.
+#[inline(always)]
+fn cut_short(task: u64, flags: u32) -> bool {
+    /// `orig_ax` of all that is no system call: `idtentry_body` in `arch/x86/entry/entry_64.S` since 5.8,
+    /// `fred_entry_from_user` in `arch/x86/entry/entry_fred.c`.
+    const NO_CALL: u64 = u64::MAX;
+    flags & PF_EXITING == 0 && SELF.get(0).is_some_and(|own| call(task, own) == Some(NO_CALL))
+}
+
+/// The number of the system call that the task came into the kernel with: `task_pt_regs(task)->orig_ax`.
+#[inline(always)]
+fn call(task: u64, own: &Whoami) -> Option<u64> {
+    if own.stack_size == 0 || own.stack_padding == PADDING_UNKNOWN || !present(&REGS_CALL) {
+        return None;
+    }
+    let stack: u64 = field(task, &TASK_STACK);
+    let end = stack.wrapping_add(u64::from(own.stack_size.wrapping_sub(own.stack_padding)));
+    let registers = end.wrapping_sub(u64::from(REGS_LAST.load()) + size_of::<u64>() as u64);
+    Some(field(registers, &REGS_CALL))
 }
 
 /// How far above the low end of the task's stack this program runs, in bytes; huge where it
@@ -167,7 +195,7 @@ pub(super) fn remember_self() {
     let Some(own) = SELF.get_ptr_mut(0) else { return };
     let mut head = MessageHead::default();
     let task = current();
-    identify(task, &mut head);
+    identify(task, &mut head, false);
     // SAFETY: a map value; only the daemon's own thread gets here, once, and then reads it.
     unsafe {
         (*own).id = head.id;
@@ -176,6 +204,7 @@ pub(super) fn remember_self() {
         (*own).comm = head.comm;
         if task != 0 && present(&TASK_STACK) {
             (*own).stack_offset = stack_offset(task).min(u64::from(u32::MAX)) as u32;
+            (*own).call = call(task, &*own).unwrap_or(0);
         }
     }
 }

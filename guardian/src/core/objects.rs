@@ -245,7 +245,7 @@ impl Core {
         let observed = &entry.observed;
         entry.surplus.take_if(|surplus| !observed.contains(surplus));
         let own = !who.own && entry.is_added_by(&who.actor);
-        if who.verdict == Verdict::Owner || own {
+        if who.verdict == Verdict::Owner || own || has_run_out(object, who) {
             if entry.wrote.is_some_and(|wrote| wrote.is_around(who.at)) {
                 entry.doubt = true;
                 self.reread(Reason::Mismatch);
@@ -318,6 +318,12 @@ fn changed(before: &Object, observed: Option<&Alternatives>, replaced: bool) -> 
         }
         _ => (Change::Changed, Cause::Request),
     }
+}
+
+/// Whether the kernel has taken away a route because its time had come. In its last moment it shows no lifetime, and may have
+/// been taken for one that is to stay.
+fn has_run_out(object: &Object, who: &Who) -> bool {
+    who.verdict == Verdict::Kernel && !who.own && object.route().is_some_and(|route| route.expires)
 }
 
 /// Whether `now` is what is left of the multipath route `before`.

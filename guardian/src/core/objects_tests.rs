@@ -10,7 +10,7 @@ use super::{
     testing::{address, gone, link, route, set},
 };
 use crate::model::{
-    Actor, Attribute, Key, Link, Mode, Nexthop, Object, Port, ProcessId, Stamp,
+    Actor, Attribute, Key, Link, Mode, Nexthop, Object, Port, ProcessId, Route, Stamp,
     nexthop::nha,
     record::{Cause, Change, Outcome, Verdict},
     route::rt,
@@ -364,4 +364,24 @@ fn what_the_kernel_made_of_a_link_is_no_surplus() {
         assert!(!matches!(action, Action::Remove(_)), "{action:?}");
     }
     assert!(stage.core.desired().iter().any(|object| object.key() == Key::Link(BRIDGE)));
+}
+
+/// In its last moment a route shows no lifetime: it is taken for one that is to stay, until its end says otherwise.
+#[test]
+fn a_route_that_runs_out_is_let_go() {
+    let expiry = Arc::new(Actor::Kernel { what: "expiry".into() });
+    let ip = someone(60, "/usr/sbin/ip");
+    let seen = route("10.244.9.0/24", TUN);
+    let mut stage = Stage::new(Settings::default(), &node());
+    let guarded = stage.core.desired().len();
+    stage.tell(set(seen.clone()), &ip, Verdict::Foreign);
+    assert_eq!(stage.core.desired().len(), guarded + 1);
+    stage.tell(gone(Route { expires: true, ..seen.clone() }), &expiry, Verdict::Kernel);
+    assert!(stage.write().is_empty());
+    assert_eq!(stage.core.desired().len(), guarded);
+    assert!(stage.core.missing().is_empty());
+    // What the kernel takes away without its having run out comes back.
+    stage.tell(set(seen.clone()), &ip, Verdict::Foreign);
+    stage.tell(gone(seen.clone()), &expiry, Verdict::Kernel);
+    assert_eq!(stage.write(), [Action::Add(seen.into())]);
 }

@@ -163,7 +163,10 @@ fn tapped(sensed: Sensed<'_>, sees_interrupts: bool, own_port: u32, into: &mut V
                     // Where the tap cannot tell who we are it lets our own pass.
                     Ok(Some((_, port))) if port == own_port => {}
                     Ok(Some((notice, _))) if task.own => into.push(Taken::Own { at, notice }),
-                    Ok(Some((notice, port))) => {
+                    Ok(Some((mut notice, port))) => {
+                        if port == 0 && in_softirq(&task) {
+                            mark_expired(&mut notice);
+                        }
                         let made = kernel_made(&task, &notice, port, sees_interrupts);
                         let task = facts(&task, port, made);
                         into.push(Taken::Notice { at, notice, port, task });
@@ -232,6 +235,19 @@ fn facts(task: &Task, port: u32, kernel_made: Option<KernelWork>) -> TaskFacts {
         known: task.known,
         port,
         kernel_made,
+    }
+}
+
+/// Whether a softirq made a change: as it came, or later in the kernel thread that makes up for it.
+fn in_softirq(task: &Task) -> bool {
+    task.interrupt || (task.kthread && task.comm.starts_with(b"ksoftirqd/"))
+}
+
+/// A softirq takes away no route but IPv6 ones that have run out (`fib6_run_gc` of `net/ipv6/ip6_fib.c`) or that a router
+/// wants no longer. The message need not say so: Linux 6.18 announces the end of a route without the lifetime that it had.
+const fn mark_expired(notice: &mut Notice) {
+    if let Notice::Gone { object: Object::Route(route) } = notice {
+        route.expires = true;
     }
 }
 

@@ -9,8 +9,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use route_guardian_ebpf::{
-    COARSE_NS, CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Identity, ProcessRecord, TASK_KNOWN,
-    Whoami, Words,
+    COARSE_NS, CONTEXT_EXITING, CONTEXT_INTERRUPT, CONTEXT_KTHREAD, Identity, PADDING_UNKNOWN, ProcessRecord,
+    TASK_KNOWN, Whoami, Words,
 };
 
 use crate::{causes, footprint, procfs};
@@ -19,7 +19,7 @@ use super::{
     Options, SensorError, SensorStatus, fib, lookups,
     offsets::{Offsets, VMLINUX},
     processes,
-    tap::{TapSocket, introduce},
+    tap::{INTRODUCTION, TapSocket, introduce},
 };
 
 /// The programs, as `cargo xtask build` made them.
@@ -30,6 +30,10 @@ const NOEXIST: u64 = 1;
 
 /// What takes a thread's stack is a power of two between these, in bytes.
 const STACK_SIZES: std::ops::RangeInclusive<u32> = 4096..=262_144;
+
+/// `TOP_OF_KERNEL_STACK_PADDING` of x86-64 in bytes, without and with `CONFIG_X86_FRED` (since 6.9):
+/// `arch/x86/include/asm/thread_info.h`.
+const PADDINGS: [u32; 2] = [0, 16];
 
 pub type Logger = EbpfLogger<&'static dyn log::Log>;
 
@@ -155,7 +159,7 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
     let own = meet(&mut ebpf, identity)?;
     let mut status = vec![SensorStatus { name: "tap", attached: true, why: None }];
     if identity == Identity::Task {
-        status.push(stack_size(&mut ebpf, own)?);
+        status.push(interrupts(&mut ebpf, own, offsets)?);
         for (name, program, tracepoint) in [
             ("fork", "process_fork", "sched_process_fork"),
             ("exec", "process_exec", "sched_process_exec"),
@@ -214,11 +218,8 @@ fn filter<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SocketFi
 /// Lets the programs see this process, so that they leave its changes out, and checks what they saw: offsets
 /// that are wrong would show here.
 fn meet(ebpf: &mut Ebpf, identity: Identity) -> Result<Whoami, SensorError> {
-    let whoami = filter(ebpf, "whoami")?;
-    let refused = |error: ProgramError| SensorError::Load(chain(&error));
-    whoami.load().map_err(refused)?;
-    introduce(|socket| whoami.attach(socket).map_err(refused))?;
-    let Own(own) = own_map(ebpf)?.get(&0, 0).map_err(|source| SensorError::Map { map: "SELF", source })?;
+    filter(ebpf, "whoami")?.load().map_err(|error| SensorError::Load(chain(&error)))?;
+    let own = ask(ebpf)?;
     if identity == Identity::None {
         return Ok(own);
     }
@@ -235,23 +236,54 @@ fn meet(ebpf: &mut Ebpf, identity: Identity) -> Result<Whoami, SensorError> {
     }
 }
 
+/// What the programs see of this very thread, in the system call [`INTRODUCTION`].
+fn ask(ebpf: &mut Ebpf) -> Result<Whoami, SensorError> {
+    let whoami = filter(ebpf, "whoami")?;
+    introduce(|socket| whoami.attach(socket).map_err(|error| SensorError::Load(chain(&error))))?;
+    let Own(own) = own_map(ebpf)?.get(&0, 0).map_err(|source| SensorError::Map { map: "SELF", source })?;
+    Ok(own)
+}
+
+fn set_own(ebpf: &mut Ebpf, own: Whoami) -> Result<(), SensorError> {
+    own_map(ebpf)?.set(0, Own(own), 0).map_err(|source| SensorError::Map { map: "SELF", source })
+}
+
 fn own_map(ebpf: &mut Ebpf) -> Result<Array<&mut MapData, Own>, SensorError> {
     let map = ebpf.map_mut("SELF").ok_or(SensorError::Object("SELF"))?;
     Array::try_from(map).map_err(|source| SensorError::Map { map: "SELF", source })
 }
 
-/// Works out `THREAD_SIZE` from how far up the stack a system call ran the programs, and switches on the test for
-/// interrupts with it. The stack grows down from its high end, a system call that does
-/// nothing takes far less than half of it, and its size is a power of two on every architecture.
-fn stack_size(ebpf: &mut Ebpf, own: Whoami) -> Result<SensorStatus, SensorError> {
-    let size = own.stack_offset.checked_next_power_of_two().unwrap_or(0);
-    let sound = STACK_SIZES.contains(&size);
-    if sound {
-        let own = Own(Whoami { stack_size: size, ..own });
-        own_map(ebpf)?.set(0, own, 0).map_err(|source| SensorError::Map { map: "SELF", source })?;
+/// Switches on the tests for interrupts: whether what they do can be told from what the task does that they interrupt.
+fn interrupts(ebpf: &mut Ebpf, own: Whoami, offsets: Option<&Offsets>) -> Result<SensorStatus, SensorError> {
+    let status = |why: Option<String>| SensorStatus { name: "interrupt", attached: why.is_none(), why };
+    let Some(stack_size) = stack_size(own.stack_offset) else {
+        return Ok(status(Some(format!(
+            "the programs run {} bytes from the task's stack",
+            own.stack_offset
+        ))));
+    };
+    let own = Whoami { stack_size, stack_padding: PADDING_UNKNOWN, ..own };
+    // Other architectures keep the count of what interrupts where it can be read.
+    let paddings =
+        if offsets.is_some_and(|offsets| offsets.missing("regs").is_none()) { &PADDINGS[..] } else { &[] };
+    for padding in paddings {
+        set_own(ebpf, Whoami { stack_padding: *padding, ..own })?;
+        let seen = ask(ebpf)?;
+        if seen.call == INTRODUCTION && seen.bits & CONTEXT_INTERRUPT == 0 {
+            return Ok(status(None));
+        }
     }
-    let why = (!sound).then(|| format!("the programs run {} bytes from the task's stack", own.stack_offset));
-    Ok(SensorStatus { name: "interrupt", attached: sound, why })
+    set_own(ebpf, own)?;
+    Ok(status(
+        (!paddings.is_empty()).then(|| "the number of a system call is not where it was looked for".into()),
+    ))
+}
+
+/// `THREAD_SIZE` in bytes, from how far up the stack a system call ran the programs. The stack grows down from its high
+/// end, a system call that does nothing takes far less than half of it, and its size is a power of two on every
+/// architecture.
+fn stack_size(offset: u32) -> Option<u32> {
+    offset.checked_next_power_of_two().filter(|size| STACK_SIZES.contains(size))
 }
 
 /// Whether lookups can be counted, when there is something to count.

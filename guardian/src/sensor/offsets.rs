@@ -78,10 +78,10 @@ impl Offsets {
         Some(format!("the kernel has no {member}"))
     }
 
-    /// What else of a task the kernel does not have, in words. `preempt_count` is not where x86 keeps it, and sensors tell
-    /// of their own.
+    /// What else of a task the kernel does not have, in words. Interrupts are told apart by other members on each
+    /// architecture, and sensors tell of their own.
     pub fn optional_missing(&self) -> Vec<String> {
-        let others = ["preempt", "netns", "lookup", "fib", "tos", "dscp"];
+        let others = ["preempt", "regs", "netns", "lookup", "fib", "tos", "dscp"];
         self.missing
             .iter()
             .filter(|(group, _)| !others.contains(*group))

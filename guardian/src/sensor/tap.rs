@@ -93,13 +93,19 @@ impl AsFd for TapSocket {
     }
 }
 
+/// The system call by which [`introduce`] makes the programs see its thread.
+pub const INTRODUCTION: u64 = libc::SYS_sendto as u64;
+
 /// Makes the programs see this very thread: sends one byte through a socket pair that `attach` has put a filter on.
 pub fn introduce<E: From<io::Error>>(attach: impl FnOnce(&UnixDatagram) -> Result<(), E>) -> Result<(), E> {
     let (near, far) = UnixDatagram::pair()?;
     attach(&far)?;
-    match near.send(&[0]) {
+    let byte = 0_u8;
+    // SAFETY: one readable byte. (The standard library's `send` is `write`, whose number 1 may stand anywhere.)
+    let sent = unsafe { libc::send(near.as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_NOSIGNAL) };
+    match io::Error::last_os_error() {
         // What a filter drops is reported to the sender as refused.
-        Err(error) if error.raw_os_error() != Some(libc::EPERM) => Err(error.into()),
+        error if sent < 0 && error.raw_os_error() != Some(libc::EPERM) => Err(error.into()),
         _ => Ok(()),
     }
 }

@@ -264,6 +264,25 @@ pub fn start_as(client: &str, argument: &str) -> Child {
         .unwrap()
 }
 
+/// A program that computes, and makes no system call, on each processor.
+pub struct Busy(Vec<Child>);
+
+impl Busy {
+    pub fn everywhere() -> Self {
+        let processors = thread::available_parallelism().unwrap().get();
+        Self((0..processors).map(|_| start_as("client_busy", "")).collect())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
 /// Runs this test program as one of its clients and returns its pid.
 pub fn self_as(client: &str, argument: &str) -> u32 {
     let mut child = start_as(client, argument);

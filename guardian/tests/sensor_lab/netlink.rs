@@ -2,12 +2,14 @@
 
 use std::{ffi::CString, io, mem};
 
+use io_uring::{IoUring, opcode, squeue, types};
+
 fn check(ret: impl Into<i64>) {
     assert!(ret.into() >= 0, "{}", io::Error::last_os_error());
 }
 
-/// Deletes an IPv4 route of the main table with `RTM_DELROUTE`.
-pub fn delete(destination: [u8; 4], len: u8) {
+/// `RTM_DELROUTE` for an IPv4 route of the main table.
+fn deletion(destination: [u8; 4], len: u8) -> [u8; 36] {
     let [a, b, c, d] = destination;
     let mut message = [0_u8; 36];
     message[..4].copy_from_slice(&36_u32.to_ne_bytes());
@@ -15,6 +17,12 @@ pub fn delete(destination: [u8; 4], len: u8) {
     message[6..8].copy_from_slice(&5_u16.to_ne_bytes());
     message[16..28].copy_from_slice(&[2, len, 0, 0, 254, 0, 255, 0, 0, 0, 0, 0]);
     message[28..36].copy_from_slice(&[8, 0, 1, 0, a, b, c, d]);
+    message
+}
+
+/// Deletes an IPv4 route of the main table.
+pub fn delete(destination: [u8; 4], len: u8) {
+    let message = deletion(destination, len);
     let mut answer = [0_u8; 128];
     // SAFETY: buffers of the lengths given.
     unsafe {
@@ -25,6 +33,29 @@ pub fn delete(destination: [u8; 4], len: u8) {
         libc::close(socket);
     }
     assert_eq!(i32::from_ne_bytes(answer[16..20].try_into().unwrap()), 0, "the kernel refused");
+}
+
+/// The same by `io_uring`, a moment after it was asked for: while this computes, the timer's interrupt takes it into the
+/// kernel, which goes on with the request on its way back.
+pub fn delete_by_io_uring(destination: [u8; 4], len: u8) {
+    let message = deletion(destination, len);
+    let moment = types::Timespec::new().nsec(20_000_000);
+    let mut ring = IoUring::new(4).unwrap();
+    // SAFETY: the message, the time and the socket outlive the requests.
+    unsafe {
+        let socket = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0);
+        check(socket);
+        let wait = opcode::Timeout::new(&raw const moment).build().flags(squeue::Flags::IO_HARDLINK);
+        let send = opcode::Send::new(types::Fd(socket), message.as_ptr(), message.len() as u32).build();
+        ring.submission().push_multiple(&[wait, send]).unwrap();
+        ring.submit().unwrap();
+        while ring.completion().len() < 2 {
+            std::hint::spin_loop();
+        }
+        libc::close(socket);
+    }
+    let results: Vec<i32> = ring.completion().map(|entry| entry.result()).collect();
+    assert_eq!(results, [-libc::ETIME, message.len() as i32]);
 }
 
 /// Deletes an IPv4 route with `SIOCDELRT`, as `route del` does.

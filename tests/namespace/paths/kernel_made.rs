@@ -197,6 +197,21 @@ fn row_30_a_route_that_runs_out() -> Result<()> {
     not_blamed(&guardian, "route", "fd00:244:30::/64")
 }
 
+/// In its last moment a route shows no lifetime, and Linux 6.18 announces its end without one: it has run out all the same.
+#[test]
+fn row_30_a_route_in_its_last_moment() -> Result<()> {
+    let node = Lab::guarded()?;
+    node.lab.sysctl("net/ipv6/route/gc_interval", "1")?;
+    let guardian = patient(&node.lab)?;
+    node.lab.ip("-6 route add fd00:244:31::/64 via fd00:10::11 proto 17 expires 0")?;
+    let there = || node.lab.shows("-6 route show fd00:244:31::/64");
+    assert!(there()?);
+    wait_for("it to run out", Duration::from_secs(40), || Ok(!there()?))?;
+    calm(&guardian)?;
+    assert!(!there()?, "a route that has run out came back");
+    not_blamed(&guardian, "route", "fd00:244:31::/64")
+}
+
 /// The advertised default route goes, and stays away.
 fn route_gone(lab: &Lab, guardian: &Guardian) -> Result<()> {
     let shown = || lab.ip("-6 route show default");
