@@ -31,9 +31,9 @@ pub const CONTEXT_SELF: u32 = 1 << 5;
 
 /// The sizes in which room for a message is reserved, ascending powers of two, in bytes. An IPv4 route
 /// takes about 64, an IPv6 route 136, a link 1,300, a route with 64 legs 2,000.
-pub const MESSAGE_CLASSES: [usize; 6] = [128, 256, 512, 2048, 8192, 32768];
+pub const MESSAGE_CLASSES: [u32; 6] = [128, 256, 512, 2048, 8192, 32768];
 /// How many bytes are kept of a message that is longer than the largest class.
-pub const MESSAGE_CUT: usize = 512;
+pub const MESSAGE_CUT: u32 = 512;
 
 /// One run of one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use route_guardian::{
     core::plan::{Action, Applied},
     model::{Attribute, Leg, Route, RouteKey, Stamp, route::rt},
     netlink::Executor,
-    sensor::{KernelScope, Lost, Options, Sensed, SensorStatus, Task},
+    sensor::{KernelScope, Lost, Options, Sensed, SensorStatus, Sensors, Task},
 };
 use sensor_lab::{
     ADD, DEL, Lab, client, in_namespace, ip, is_named, is_readable, netlink, now, run, self_as,
@@ -478,6 +478,27 @@ fn a_killed_process_is_told_to_be_ending() {
         let process = lab.process_of(&gone.task);
         assert!(process.argv.iter().any(|arg| arg == "client_tun"), "{process:?}");
         assert!(lab.exits.contains(&process.id));
+    });
+}
+
+/// What a socket may have attached to it is little before 6.9, and an administrator may make it less.
+#[test]
+fn the_programs_fit_the_memory_of_a_socket() {
+    in_namespace(|| {
+        let bound = "/proc/sys/net/core/optmem_max";
+        if !Path::new(bound).exists() {
+            // One bound for all namespaces, which is no test's to change: what fits is what the other tests run with.
+            assert!(!sensor_lab::is_since((6, 9)), "no {bound}");
+            return;
+        }
+        std::fs::write(bound, "20480").unwrap();
+        // With diagnostics, which are code.
+        let status = Sensors::open(&Options { debug: true, ..sensor_lab::everything() }).unwrap().status();
+        let identity = status.iter().find(|sensor| sensor.name == "identity").unwrap();
+        assert!(identity.attached && identity.why.is_none(), "{identity:?}");
+        std::fs::write(bound, "4096").unwrap();
+        let refused = Sensors::open(&sensor_lab::everything()).err().map(|error| error.to_string());
+        assert!(refused.as_ref().is_some_and(|why| why.contains("optmem_max")), "{refused:?}");
     });
 }
 

@@ -125,54 +125,58 @@ pub(super) fn attribute(task: u64, head: &mut MessageHead, wakeup: u64) -> bool 
 /// Puts the message into the ring, in the smallest class that holds it.
 #[inline(always)]
 fn deliver(ctx: &SkBuffContext, head: &mut MessageHead) {
-    const A: usize = MESSAGE_CLASSES[0];
-    const B: usize = MESSAGE_CLASSES[1];
-    const C: usize = MESSAGE_CLASSES[2];
-    const D: usize = MESSAGE_CLASSES[3];
-    const E: usize = MESSAGE_CLASSES[4];
-    const F: usize = MESSAGE_CLASSES[5];
-    let len = ctx.len() as usize;
-    head.whole = len as u32;
-    head.kept = len as u32;
-    if len <= A {
-        copy::<A>(ctx, head);
+    const A: u32 = MESSAGE_CLASSES[0];
+    const B: u32 = MESSAGE_CLASSES[1];
+    const C: u32 = MESSAGE_CLASSES[2];
+    const D: u32 = MESSAGE_CLASSES[3];
+    const E: u32 = MESSAGE_CLASSES[4];
+    const F: u32 = MESSAGE_CLASSES[5];
+    let len = ctx.len();
+    head.whole = len;
+    head.kept = len;
+    // One code for all classes: the verifier follows each way through it, and knows the size on each. The kernel
+    // before 6.9 lets a socket have no more than 20 KiB of a filter (`net.core.optmem_max`).
+    let room = if len <= A {
+        opaque(A)
     } else if len <= B {
-        copy::<B>(ctx, head);
+        opaque(B)
     } else if len <= C {
-        copy::<C>(ctx, head);
+        opaque(C)
     } else if len <= D {
-        copy::<D>(ctx, head);
+        opaque(D)
     } else if len <= E {
-        copy::<E>(ctx, head);
+        opaque(E)
     } else if len <= F {
-        copy::<F>(ctx, head);
+        opaque(F)
     } else {
         lost(LOST_TRUNCATED);
         head.bits |= MESSAGE_TRUNCATED;
-        head.kept = MESSAGE_CUT as u32;
-        copy::<MESSAGE_CUT>(ctx, head);
-    }
+        head.kept = MESSAGE_CUT;
+        opaque(MESSAGE_CUT)
+    };
+    copy(ctx, head, room);
 }
 
-/// Reserves room for the head and `N` bytes of message, a power of two, and fills it in place: per-CPU
-/// scratch would not survive re-entry.
+/// Reserves place for the head and `room` bytes of message, a power of two, and fills it: per-CPU scratch would not
+/// survive re-entry.
 #[inline(always)]
-fn copy<const N: usize>(ctx: &SkBuffContext, head: &MessageHead) {
+fn copy(ctx: &SkBuffContext, head: &MessageHead, room: u32) {
     let ring = (&raw const EVENTS).cast_mut().cast();
-    // SAFETY: the map is a ring buffer, and every way out submits or discards the room.
+    let bytes = size_of::<MessageHead>() as u64 + u64::from(room);
+    // SAFETY: the map is a ring buffer, and every way out submits or discards the place.
     unsafe {
-        let room = bpf_ringbuf_reserve(ring, (size_of::<MessageHead>() + N) as u64, 0).cast::<MessageHead>();
-        if room.is_null() {
+        let place = bpf_ringbuf_reserve(ring, bytes, 0).cast::<MessageHead>();
+        if place.is_null() {
             lost(LOST_MESSAGES);
             return;
         }
-        let n = (opaque(head.kept).wrapping_sub(1) & (N as u32 - 1)) + 1;
-        if bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, room.add(1).cast(), n) != 0 {
+        let n = (opaque(head.kept).wrapping_sub(1) & (room - 1)) + 1;
+        if bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, place.add(1).cast(), n) != 0 {
             lost(LOST_MESSAGES);
-            bpf_ringbuf_discard(room.cast(), 0);
+            bpf_ringbuf_discard(place.cast(), 0);
             return;
         }
-        room.write(*head);
-        bpf_ringbuf_submit(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
+        place.write(*head);
+        bpf_ringbuf_submit(place.cast(), u64::from(BPF_RB_NO_WAKEUP));
     }
 }

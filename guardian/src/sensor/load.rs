@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, os::unix::fs::MetadataExt as _, path::Path}
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, MapData},
-    programs::{ProgramError, RawTracePoint, SocketFilter},
+    programs::{ProgramError, RawTracePoint, SocketFilter, SocketFilterError},
 };
 use aya_log::EbpfLogger;
 use route_guardian_ebpf::{
@@ -27,6 +27,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ROUTE_GUARDIAN_BPF_OBJE
 
 /// `BPF_NOEXIST` of `bpf_map_update_elem`.
 const NOEXIST: u64 = 1;
+
+/// `net.core.optmem_max` in bytes as kernels before 6.9 have it by default (since then it is 131072): the programs fit.
+const OPTMEM: u32 = 20_480;
 
 /// What takes a thread's stack is a power of two between these, in bytes.
 const STACK_SIZES: std::ops::RangeInclusive<u32> = 4096..=262_144;
@@ -183,9 +186,23 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
     let mut socket = TapSocket::new()?;
     let tap = filter(&mut ebpf, "tap")?;
     tap.load().map_err(|error| SensorError::Load(chain(&error)))?;
-    tap.attach(&socket).map_err(|error| SensorError::Load(chain(&error)))?;
+    tap.attach(&socket).map_err(|error| SensorError::Load(not_attached(&error)))?;
     socket.listen()?;
     Ok(Loaded { ebpf, socket, status })
+}
+
+/// Why a socket does not take a filter, and what would be right.
+fn not_attached(error: &ProgramError) -> String {
+    let why = chain(error);
+    match error {
+        // `sk_filter_charge()` of `net/core/filter.c`: what is attached to a socket has a bound.
+        ProgramError::SocketFilterError(SocketFilterError::SetsockoptError { io_error, .. })
+            if io_error.raw_os_error() == Some(libc::ENOMEM) =>
+        {
+            format!("{why}; is net.core.optmem_max lower than {OPTMEM}, the kernel's default?")
+        }
+        _ => why,
+    }
 }
 
 /// Bit `n % 64` of word `n / 64` for each protocol `n`.
@@ -239,7 +256,7 @@ fn meet(ebpf: &mut Ebpf, identity: Identity) -> Result<Whoami, SensorError> {
 /// What the programs see of this very thread, in the system call [`INTRODUCTION`].
 fn ask(ebpf: &mut Ebpf) -> Result<Whoami, SensorError> {
     let whoami = filter(ebpf, "whoami")?;
-    introduce(|socket| whoami.attach(socket).map_err(|error| SensorError::Load(chain(&error))))?;
+    introduce(|socket| whoami.attach(socket).map_err(|error| SensorError::Load(not_attached(&error))))?;
     let Own(own) = own_map(ebpf)?.get(&0, 0).map_err(|source| SensorError::Map { map: "SELF", source })?;
     Ok(own)
 }

@@ -233,11 +233,16 @@ pub fn real_ip() -> PathBuf {
     std::env::split_paths(&path).find_map(|dir| dir.join("ip").canonicalize().ok()).expect("ip is installed")
 }
 
-/// Whether this kernel has the tracepoint `netlink_extack`, as all have since 5.12.
+/// Whether this kernel has the tracepoint `netlink_extack`.
 pub fn says_why_it_refuses() -> bool {
+    is_since((5, 12))
+}
+
+/// Whether this kernel is of this version or later.
+pub fn is_since(version: (u32, u32)) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
 }
 
 pub fn ifindex(name: &str) -> u32 {
