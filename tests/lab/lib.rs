@@ -14,6 +14,7 @@ mod node;
 mod process;
 mod state;
 
+pub mod dns;
 pub mod http;
 pub mod icmp6;
 pub mod netlink;

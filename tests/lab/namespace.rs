@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{guardian::Launch, netlink::Client, process::Reaper};
+use crate::{Pod, guardian::Launch, netlink::Client, process::Reaper};
 
 /// The node's own address on `eth0`.
 pub const NODE: &str = "10.0.0.10";
@@ -150,6 +150,24 @@ impl Lab {
     /// `eth0`, up, without an address.
     pub fn uplink(&self) -> Result<()> {
         self.batch("link add eth0 type veth peer name peer0\nlink set peer0 up\nlink set eth0 up\n")
+    }
+
+    /// The same on a cable to another node, whose end has the address [`PEER`], and which has 10.244.2.0/24.
+    pub fn uplink_to(&self, other: &Pod) -> Result<()> {
+        self.batch(&format!(
+            "link add eth0 type veth peer name eth0 netns {}\nlink set eth0 up\n",
+            other.process.pid()
+        ))?;
+        for words in [
+            "link set lo up",
+            "link set eth0 up",
+            &format!("addr add {PEER}/24 dev eth0"),
+            "addr add 10.244.2.53/24 dev lo",
+            &format!("route add 10.244.1.0/24 via {NODE}"),
+        ] {
+            other.ip(words)?;
+        }
+        Ok(())
     }
 
     /// The links that kube-router and the bridge plugin make.

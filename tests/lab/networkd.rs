@@ -79,6 +79,11 @@ impl<'lab> Networkd<'lab> {
     /// As [`Self::on_node`], with every kind of object, and set up like this: with the pods.
     pub fn on_guarded_node(lab: &'lab Lab, settings: Settings) -> Result<(Self, Vec<Pod>)> {
         lab.uplink()?;
+        Self::on_wired_node(lab, settings)
+    }
+
+    /// As [`Self::on_guarded_node`], where there is an `eth0`.
+    pub fn on_wired_node(lab: &'lab Lab, settings: Settings) -> Result<(Self, Vec<Pod>)> {
         let mut networkd = Self::new(lab)?;
         let etc = networkd.dir.join("etc");
         fs::write(networkd.network_file(), format!("{NETWORK}Address={NODE}/24\nAddress=fd00:10::10/64\n"))?;

@@ -23,6 +23,7 @@ mod owner;
 mod ownership;
 mod page;
 mod paths;
+mod queries;
 mod race;
 mod random;
 mod refusals;

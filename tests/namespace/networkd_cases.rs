@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// What it does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Event {
+pub enum Event {
     /// It is started again.
     Restart,
     /// Its file has been touched, and it reads it again.
@@ -23,7 +23,7 @@ enum Event {
 }
 
 /// How long after its last message all has to be whole.
-const LIMIT: Duration = Duration::from_secs(1);
+pub const LIMIT: Duration = Duration::from_secs(1);
 
 /// All but `eth0` and its peer, which are its own, and `lo`; with the routes by `eth0` that are guarded.
 fn guarded(label: &str, value: &Value) -> bool {
@@ -38,12 +38,12 @@ fn guarded(label: &str, value: &Value) -> bool {
     }
 }
 
-fn state(lab: &Lab) -> Result<State> {
+pub fn state(lab: &Lab) -> Result<State> {
     Ok(lab.state()?.only_like(guarded))
 }
 
 /// Lets it happen, and waits until systemd-networkd has been quiet for [`LIMIT`].
-fn happen(lab: &Lab, networkd: &mut Networkd<'_>, event: Event) -> Result<()> {
+pub fn happen(lab: &Lab, networkd: &mut Networkd<'_>, event: Event) -> Result<()> {
     match event {
         Event::Restart => networkd.start()?,
         Event::Reload => {
@@ -77,7 +77,7 @@ fn ready(lab: &Lab, settings: Settings, event: Event) -> Result<(Networkd<'_>, V
 }
 
 /// Running beside all of it: what its start takes away is put back as kube-router would.
-fn running<'lab>(mut networkd: Networkd<'lab>, lab: &'lab Lab) -> Result<Networkd<'lab>> {
+pub fn running<'lab>(mut networkd: Networkd<'lab>, lab: &'lab Lab) -> Result<Networkd<'lab>> {
     let before = state(lab)?;
     let guardian = lab.guardian().named("set-up", 10954).start()?;
     networkd.start()?;
@@ -99,7 +99,7 @@ fn lost(settings: Settings, event: Event) -> Result<Vec<String>> {
 
 /// Every restored change is laid at a process's door: systemd-networkd's, or that of who took the carrier. (The kernel
 /// lets go of nexthop objects without a carrier, and of what is by them, in a worker of its own: that is its change.)
-fn named(guardian: &Guardian, networkd: &Networkd<'_>) -> Result<Vec<lab::Event>> {
+pub fn named(guardian: &Guardian, networkd: &Networkd<'_>) -> Result<Vec<lab::Event>> {
     let events = guardian.events()?;
     let pid = networkd.pid().map(u64::from);
     let wrong: Vec<_> = events
@@ -124,7 +124,7 @@ fn named(guardian: &Guardian, networkd: &Networkd<'_>) -> Result<Vec<lab::Event>
     Ok(events)
 }
 
-fn shown(events: &[lab::Event]) -> String {
+pub fn shown(events: &[lab::Event]) -> String {
     events.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -178,7 +178,7 @@ fn case(settings: Settings, event: Event) -> Result<()> {
     Ok(())
 }
 
-const BARE: Settings =
+pub const BARE: Settings =
     Settings { catch_all: false, leave_foreign: false, unmanaged: false, by_doctor: false };
 
 macro_rules! cases {

@@ -3,7 +3,6 @@
 //!
 //! It takes the machine that it runs on apart: `cargo xtask vm --node` starts it in a guest of each kernel.
 
-mod dns;
 mod rig;
 mod scenarios;
 mod unit;

@@ -5,14 +5,14 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::OnceLock,
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Event, Pod, TUNNEL, Tethered, tethered, wait_for};
+use lab::{Event, Pod, TUNNEL, Tethered, dns, wait_for};
 
 /// The node's address, which it gets from the other node or has been given.
 pub const NODE: &str = "192.168.77.10";
@@ -152,7 +152,7 @@ impl Rig {
 
     /// Whether the pod's queries are answered at once.
     pub fn answers(&self) -> Result<bool> {
-        let stream = super::dns::Stream::start(&self.pod, SERVICE)?;
+        let stream = dns::Stream::start(&self.pod, SERVICE)?;
         thread::sleep(Duration::from_millis(300));
         let tally = stream.stop()?;
         Ok(tally.asked > 0 && tally.late + tally.lost + tally.open == 0)
@@ -219,15 +219,9 @@ fn card(mac: &str) -> Result<String> {
 /// Gives the node its address, and answers queries. The router that it tells of knows nothing of pods, and is not there.
 fn dnsmasq(other: &Pod) -> Result<Tethered> {
     let lease = format!("--dhcp-host={},{NODE}", CARDS[0]);
-    let mut command = Command::new("nsenter");
-    command
-        .args(["--net", "--target", &other.process.pid().to_string(), "dnsmasq", "--keep-in-foreground"])
-        .args(["--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--leasefile-ro"])
-        .args(["--pid-file=", "--address=/kube.test/10.1.2.3", "--dhcp-range=192.168.77.10,192.168.77.10,5m"])
-        .args([&lease, "--dhcp-option=option:router,192.168.77.1", "--dhcp-authoritative", "--no-ping"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    tethered(&mut command).context("cannot start dnsmasq")
+    let range = "--dhcp-range=192.168.77.10,192.168.77.10,5m";
+    let router = "--dhcp-option=option:router,192.168.77.1";
+    dns::serve(other, &["--leasefile-ro", range, &lease, router, "--dhcp-authoritative", "--no-ping"])
 }
 
 /// What kube-router makes of the node, of the kinds that it makes it of.

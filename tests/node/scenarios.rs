@@ -3,11 +3,13 @@
 use std::{thread, time::Duration};
 
 use anyhow::Result;
-use lab::wait_for;
-
-use crate::{
+use lab::{
     dns::{Stream, Tally},
-    rig::{PODS, Rig, SERVICE, SLOW, Setup, ask, cable, events, guardian, routes, run, state, systemctl},
+    wait_for,
+};
+
+use crate::rig::{
+    PODS, Rig, SERVICE, SLOW, Setup, ask, cable, events, guardian, routes, run, state, systemctl,
 };
 
 /// What happens to systemd-networkd, or to its card.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     Key, Mode, Object, ProcessId, Stamp,
-    record::{Cause, Change, Outcome, Verdict},
+    record::{Cause, Change, ObjectKind, Outcome, Verdict},
 };
 
 /// A process that undoes a restore within this time insists: it is let finish first, which it has when it
@@ -90,21 +90,28 @@ impl Core {
             self.report(key, Outcome::Held, Some(text));
         } else if who.verdict == Verdict::Unknown {
             self.set_phase(key, Phase::Settling(who.at.after(self.settings.settle)));
-        } else if let Some(process) = self.insister(now, key, who) {
-            self.wait_for(now, key, process).all = true;
+        } else if let Some(process) = self.insister(now, key, cause, who) {
+            let waits = &mut self.wait_for(now, key, process).with_all;
+            if !waits.contains(&key.kind()) {
+                waits.push(key.kind());
+            }
         } else {
             self.admit(now, key);
         }
     }
 
-    /// The process behind a loss, if it has undone as many restores in a row as anybody gets before damping.
-    fn insister(&mut self, now: Stamp, key: Key, who: &Who) -> Option<ProcessId> {
+    /// The process behind a loss, if it has undone as many restores of that kind in a row as anybody gets before damping.
+    /// What falls with something else it does not insist on.
+    fn insister(&mut self, now: Stamp, key: Key, cause: Cause, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
         if let Some(insistence) = self.insisting.get_mut(&process) {
             insistence.goes_on(now);
-            if insistence.all {
+            if insistence.with_all.contains(&key.kind()) {
                 return Some(process);
             }
+        }
+        if !matches!(cause, Cause::Request | Cause::Replace) {
+            return None;
         }
         let damping = self.settings.damping;
         let account = self.rib.get_mut(&key)?.account(&Culprit::from(&*who.actor), &damping, who.at);
@@ -114,7 +121,7 @@ impl Core {
         if self.undone.len() > INSISTING {
             self.undone.retain(|_, (_, at)| who.at.since(*at) < INSISTENCE);
         }
-        let (times, last) = self.undone.entry(process).or_default();
+        let (times, last) = self.undone.entry((process, key.kind())).or_default();
         *times = if who.at.since(*last) < INSISTENCE { times.saturating_add(1) } else { 1 };
         *last = who.at;
         (*times > damping.burst && has_room(&self.insisting, process)).then_some(process)
@@ -364,8 +371,8 @@ impl Core {
 #[derive(Debug, Default)]
 pub(super) struct Insistence {
     pub keys: Vec<Key>,
-    /// Whether whatever it takes waits; else only that of which it has used up the budget.
-    pub all: bool,
+    /// Of these kinds all that it takes waits; of others only that of which it has used up the budget.
+    pub with_all: Vec<ObjectKind>,
     since: Option<Stamp>,
     pub until: Stamp,
 }

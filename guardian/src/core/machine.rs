@@ -22,7 +22,7 @@ use super::{
 };
 use crate::model::{
     Actor, Key, Links, Mode, Notice, ProcessId, Stamp,
-    record::{Cause, Verdict},
+    record::{Cause, ObjectKind, Verdict},
 };
 
 /// Withdrawn destinations that are remembered.
@@ -70,8 +70,8 @@ pub struct Core {
     pub(super) timers: BTreeSet<(Stamp, Key)>,
     pub(super) waiting: BTreeSet<Key>,
     pub(super) insisting: HashMap<ProcessId, Insistence>,
-    /// How many restores in a row processes have undone at once, and when the last.
-    pub(super) undone: HashMap<ProcessId, (u32, Stamp)>,
+    /// How many restores of a kind in a row processes have undone at once, and when the last.
+    pub(super) undone: HashMap<(ProcessId, ObjectKind), (u32, Stamp)>,
     pub(super) suspicions: Vec<Suspicion>,
     pub(super) withdrawn: HashSet<Key>,
     pub(super) loans: Loans,

@@ -10,7 +10,7 @@ use super::{
     testing::{address, gone, link, route, set},
 };
 use crate::model::{
-    Actor, Attribute, Key, Link, Mode, Nexthop, Object, Port, ProcessId, Route, Stamp,
+    Actor, Attribute, Key, Link, Mode, Nexthop, Object, Port, ProcessId, Route, Rule, Stamp,
     nexthop::nha,
     record::{Cause, Change, Outcome, Verdict},
     route::rt,
@@ -384,4 +384,51 @@ fn a_route_that_runs_out_is_let_go() {
     stage.tell(set(seen.clone()), &ip, Verdict::Foreign);
     stage.tell(gone(seen.clone()), &expiry, Verdict::Kernel);
     assert_eq!(stage.write(), [Action::Add(seen.into())]);
+}
+
+/// systemd-networkd takes every foreign rule away once for each link that it configures. It is let finish with the rules; a
+/// route that it takes a second time meanwhile comes back at once.
+#[test]
+fn who_insists_on_rules_is_not_waited_for_with_a_route() {
+    let rules: Vec<Rule> = (0..3).map(|n| Rule { priority: 100 + n, ..rule() }).collect();
+    let lost = route("10.244.9.0/24", TUN);
+    let mut objects = node();
+    objects.extend(rules.iter().cloned().map(Object::from));
+    objects.push(lost.clone().into());
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let networkd = someone(60, "/usr/lib/systemd/systemd-networkd");
+    stage.tell(gone(lost.clone()), &networkd, Verdict::Foreign);
+    assert_eq!(stage.write().len(), 1);
+    let mut back = 1;
+    while back > 0 {
+        for rule in &rules {
+            stage.tell(gone(rule.clone()), &networkd, Verdict::Foreign);
+        }
+        back = stage.write().len();
+    }
+    stage.tell(gone(lost.clone()), &networkd, Verdict::Foreign);
+    assert_eq!(stage.write(), [Action::Add(lost.into())]);
+    assert!(!stage.core.missing().is_empty(), "the rules wait");
+}
+
+/// An address that is taken twice takes its routes with it twice: that is not to insist on them.
+#[test]
+fn what_falls_with_an_address_is_not_insisted_on() {
+    let routes: Vec<Route> = (0..9).map(|n| route(&format!("10.244.{}.0/24", 100 + n), BRIDGE)).collect();
+    let mut objects = node();
+    objects.extend(routes.iter().cloned().map(Object::from));
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let networkd = someone(60, "/usr/lib/systemd/systemd-networkd");
+    for _ in 0..2 {
+        stage.tell(gone(address("10.244.1.1", BRIDGE, 24)), &networkd, Verdict::Foreign);
+        for route in &routes {
+            stage.tell(gone(route.clone()), &networkd, Verdict::Foreign);
+        }
+        let mut back = 0;
+        while stage.core.has_work() {
+            back += stage.write().len();
+        }
+        assert_eq!(back, 1 + routes.len());
+    }
+    assert!(stage.reports.iter().any(|report| report.cause == Cause::AddressRemoved), "{:?}", stage.reports);
 }

@@ -334,7 +334,7 @@ impl Core {
     /// A process has finished what it insisted on: that can come back. If it has ended it cannot take it
     /// away again, whatever its account says.
     pub(super) fn finished(&mut self, now: Stamp, process: ProcessId, ended: bool) {
-        self.undone.remove(&process);
+        self.undone.retain(|(by, _), _| *by != process);
         for key in self.insisting.remove(&process).unwrap_or_default().keys {
             let phase = self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).map(|loss| loss.phase);
             match phase {

@@ -238,9 +238,11 @@ fn facts(task: &Task, port: u32, kernel_made: Option<KernelWork>) -> TaskFacts {
     }
 }
 
-/// Whether a softirq made a change: as it came, or later in the kernel thread that makes up for it.
+/// Whether a softirq made a change: as it came, or later in the kernel thread that makes up for it (`kernel/softirq.c`;
+/// `ktimers` of a real-time kernel since 6.1).
 fn in_softirq(task: &Task) -> bool {
-    task.interrupt || (task.kthread && task.comm.starts_with(b"ksoftirqd/"))
+    let served = |thread: &[u8]| task.kthread && task.comm.starts_with(thread);
+    task.interrupt || served(b"ksoftirqd/") || served(b"ktimers/")
 }
 
 /// A softirq takes away no route but IPv6 ones that have run out (`fib6_run_gc` of `net/ipv6/ip6_fib.c`) or that a router

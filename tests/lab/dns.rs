@@ -1,9 +1,10 @@
-//! A stream of DNS queries: 200 a second, each asked again where no answer comes, as resolvers do.
+//! A DNS server, and a stream of queries to it: 200 a second, each asked again where no answer comes, as resolvers do.
 
 use std::{
     collections::{HashMap, VecDeque},
     fmt, io,
     net::UdpSocket,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,11 +14,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use lab::Pod;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
+
+use crate::{Pod, Tethered, tethered};
+
+/// Starts dnsmasq in a pod: it answers, and does what these arguments say besides.
+pub fn serve(pod: &Pod, more: &[&str]) -> Result<Tethered> {
+    let mut command = Command::new("nsenter");
+    command
+        .args(["--net", "--target", &pod.process.pid().to_string(), "dnsmasq", "--keep-in-foreground"])
+        .args(["--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--pid-file="])
+        .arg("--address=/kube.test/10.1.2.3")
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    tethered(&mut command).context("cannot start dnsmasq")
+}
 
 /// Between two queries.
 const EVERY: Duration = Duration::from_millis(5);
@@ -35,6 +50,7 @@ const STALLED: Duration = Duration::from_millis(50);
 const HEARD: u32 = 1024;
 
 /// How queries fared.
+#[must_use]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// How many were asked.

@@ -1,0 +1,92 @@
+//! What pods notice of it while the real systemd-networkd takes their node apart, at this machine's own speed: a pod asks a
+//! DNS server on another node, 200 times a second.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use lab::{
+    Lab, Networkd, Pod, Settings, Tethered,
+    dns::{Stream, serve},
+    slowness, wait_for,
+};
+
+use crate::networkd_cases::{BARE, Event, LIMIT, happen, named, running, shown, state};
+
+/// Where the server is, behind a route of kube-router's.
+const SERVER: &str = "10.244.2.53";
+
+/// A node, another one with a server, and pods of which the first can reach it.
+struct Cluster<'lab> {
+    networkd: Networkd<'lab>,
+    pods: Vec<Pod>,
+    _other: Pod,
+    _server: Tethered,
+}
+
+impl<'lab> Cluster<'lab> {
+    fn new(lab: &'lab Lab, settings: Settings) -> Result<Self> {
+        lab.sysctl("net/ipv4/ip_forward", "1")?;
+        let other = Pod::new()?;
+        lab.uplink_to(&other)?;
+        let server = serve(&other, &[])?;
+        let (networkd, pods) = Networkd::on_wired_node(lab, settings)?;
+        pods[0].ip("addr add 10.244.1.5/24 dev eth0")?;
+        pods[0].ip("route add default via 10.244.1.1")?;
+        Ok(Self { networkd, pods, _other: other, _server: server })
+    }
+
+    fn ask(&self) -> Result<Stream> {
+        let stream = Stream::start(&self.pods[0], SERVER)?;
+        thread::sleep(Duration::from_millis(500));
+        Ok(stream)
+    }
+}
+
+/// With the guardian no query is lost, and so many at most have to be asked again. An emulated machine, on which
+/// systemd-networkd takes twenty times as long for all that it does, is held to the first only.
+fn asked(settings: Settings, late: u32) -> Result<()> {
+    for event in [Event::Restart, Event::Kill, Event::Reload] {
+        let lab = Lab::new()?;
+        let mut cluster = Cluster::new(&lab, settings)?;
+        cluster.networkd = running(cluster.networkd, &lab)?;
+        let before = state(&lab)?;
+        let guardian = lab.guardian().start()?;
+        let stream = cluster.ask()?;
+        happen(&lab, &mut cluster.networkd, event)?;
+        wait_for("all to be as it was", LIMIT, || Ok(before.diff(&state(&lab)?).is_empty()))?;
+        let tally = stream.stop()?;
+        println!("{event:?}: {tally}");
+        let events = named(&guardian, &cluster.networkd)?;
+        ensure!(!events.is_empty(), "{event:?} took nothing");
+        ensure!(tally.is_steady(), "{event:?}: the asking was not steady: {tally}");
+        ensure!(tally.lost + tally.open == 0, "{event:?}: {tally}\n{}", shown(&events));
+        ensure!(tally.late <= late || slowness() > 1, "{event:?}: {tally}\n{}", shown(&events));
+    }
+    Ok(())
+}
+
+#[test]
+fn pods_notice_next_to_nothing() -> Result<()> {
+    asked(BARE, 1)
+}
+
+/// A file that matches every link, as on Container Linux.
+#[test]
+fn pods_notice_next_to_nothing_where_a_file_matches_every_link() -> Result<()> {
+    asked(Settings { catch_all: true, ..BARE }, 1)
+}
+
+/// All of this is for nothing where queries fail anyway, or never: without a guardian all fail from then on.
+#[test]
+fn without_a_guardian_every_query_fails() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::new(&lab, BARE)?;
+    for (when, answers) in [("before", true), ("after", false)] {
+        let tally = cluster.ask()?.stop()?;
+        let answered = tally.asked - tally.late - tally.lost - tally.open;
+        ensure!(tally.asked > 0 && answered == if answers { tally.asked } else { 0 }, "{when}: {tally}");
+        cluster.networkd.start()?;
+        cluster.networkd.quiet(LIMIT)?;
+    }
+    Ok(())
+}
