@@ -124,7 +124,7 @@ pub fn named(guardian: &Guardian, networkd: &Networkd<'_>) -> Result<Vec<lab::Ev
     Ok(events)
 }
 
-pub fn shown(events: &[lab::Event]) -> String {
+fn shown(events: &[lab::Event]) -> String {
     events.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
