@@ -22,7 +22,7 @@ use route_guardian::{
     sensor::{KernelScope, Lost, Options, Sensed, SensorStatus, Sensors, Task},
 };
 use sensor_lab::{
-    ADD, DEL, Lab, client, in_namespace, ip, is_named, is_readable, netlink, now, run, self_as,
+    ADD, DEL, Lab, Seen, client, in_namespace, ip, is_named, is_readable, netlink, now, run, self_as,
 };
 
 const TEN: u8 = 10;
@@ -318,22 +318,23 @@ fn what_runs_out_is_not_blamed_on_who_computes() {
         std::fs::write("/proc/sys/net/ipv6/route/gc_interval", "1").unwrap();
         let mut lab = Lab::open();
         let busy = sensor_lab::Busy::everywhere();
-        for n in 1..=4 {
-            ip(&format!("-6 route add fd60:{n}::/64 dev a0 proto 17 expires {n}"));
-        }
-        let gone = |lab: &Lab| -> Vec<Task> {
-            let ours =
-                lab.seen.iter().filter(|seen| seen.kind() == DEL && seen.destination()[..2] == [0xfd, 0x60]);
-            ours.map(|seen| seen.task.clone()).collect()
-        };
-        let started = Instant::now();
-        while gone(&lab).len() < 4 {
-            // The kernel may have set its timer for half a minute before it was told otherwise.
-            assert!(started.elapsed() < Duration::from_secs(90), "{:?}", lab.seen);
-            lab.settle();
+        let mut tasks: Vec<Task> = Vec::new();
+        // Now and then a kernel thread serves it, which says nothing.
+        for n in 1..=8 {
+            ip(&format!("-6 route add fd60:{n}::/64 dev a0 proto 17 expires 1"));
+            let started = Instant::now();
+            let gone = |seen: &&Seen| seen.kind() == DEL && seen.destination() == [0xfd, 0x60, 0, n];
+            while !lab.seen.iter().any(|seen| gone(&seen)) {
+                // The kernel may have set its timer for half a minute before it was told otherwise.
+                assert!(started.elapsed() < Duration::from_secs(90), "{:?}", lab.seen);
+                lab.settle();
+            }
+            tasks.extend(lab.seen.iter().find(gone).map(|seen| seen.task.clone()));
+            if tasks.iter().filter(|task| task.interrupt).count() >= 3 {
+                break;
+            }
         }
         drop(busy);
-        let tasks = gone(&lab);
         assert!(tasks.iter().all(|task| task.interrupt || task.kthread), "{tasks:?}");
         assert!(tasks.iter().any(|task| task.interrupt), "{tasks:?}");
     });
@@ -481,14 +482,14 @@ fn a_killed_process_is_told_to_be_ending() {
     });
 }
 
-/// What a socket may have attached to it is little before 6.9, and an administrator may make it less.
+/// What a socket may have attached to it is little before 6.8, and an administrator may make it less.
 #[test]
 fn the_programs_fit_the_memory_of_a_socket() {
     in_namespace(|| {
         let bound = "/proc/sys/net/core/optmem_max";
         if !Path::new(bound).exists() {
             // One bound for all namespaces, which is no test's to change: what fits is what the other tests run with.
-            assert!(!sensor_lab::is_since((6, 9)), "no {bound}");
+            assert!(!sensor_lab::is_since((6, 8)), "no {bound}");
             return;
         }
         std::fs::write(bound, "20480").unwrap();
@@ -640,9 +641,11 @@ fn client_tun() {
 }
 
 #[test]
-#[ignore = "started by other tests: computes until it is ended"]
+#[ignore = "started by other tests: computes until it is ended, or for two minutes"]
 fn client_busy() {
-    loop {
+    let started = Instant::now();
+    // No system call: the clock is read without one.
+    while started.elapsed() < Duration::from_secs(120) {
         std::hint::spin_loop();
     }
 }

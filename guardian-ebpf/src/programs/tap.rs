@@ -135,7 +135,7 @@ fn deliver(ctx: &SkBuffContext, head: &mut MessageHead) {
     head.whole = len;
     head.kept = len;
     // One code for all classes: the verifier follows each way through it, and knows the size on each. The kernel
-    // before 6.9 lets a socket have no more than 20 KiB of a filter (`net.core.optmem_max`).
+    // before 6.8 lets a socket have no more than 20 KiB of a filter (`net.core.optmem_max`).
     let room = if len <= A {
         opaque(A)
     } else if len <= B {

@@ -19,6 +19,8 @@ use route_guardian_ebpf::{
 
 /// `include/linux/sched.h`, the same from 2.6 to 6.18.
 const PF_EXITING: u32 = 0x4;
+/// Since 5.12; unused before.
+const PF_IO_WORKER: u32 = 0x10;
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// `include/linux/preempt.h`: serving a softirq, a hard interrupt or an NMI. Having softirqs merely
@@ -96,13 +98,15 @@ fn off_stack(task: u64) -> bool {
 /// serves that, and the softirqs after it, on the task's own stack, which is empty then (`call_on_irqstack_cond` in
 /// `arch/x86/include/asm/irq_stack.h`, `invoke_softirq` in `kernel/softirq.c`).
 ///
-/// A task that a signal ends is still not in a system call when its files are closed; but it never is in user mode again.
+/// A task that a signal ends is not in a system call when its files are closed, nor is a worker of io_uring, which has the
+/// registers of who started it; but neither is ever in user mode.
 #[inline(always)]
 fn cut_short(task: u64, flags: u32) -> bool {
     /// `orig_ax` of all that is no system call: `idtentry_body` in `arch/x86/entry/entry_64.S` since 5.8,
     /// `fred_entry_from_user` in `arch/x86/entry/entry_fred.c`.
     const NO_CALL: u64 = u64::MAX;
-    flags & PF_EXITING == 0 && SELF.get(0).is_some_and(|own| call(task, own) == Some(NO_CALL))
+    flags & (PF_EXITING | PF_IO_WORKER) == 0
+        && SELF.get(0).is_some_and(|own| call(task, own) == Some(NO_CALL))
 }
 
 /// The number of the system call that the task came into the kernel with: `task_pt_regs(task)->orig_ax`.

@@ -101,7 +101,7 @@ impl Core {
     }
 
     /// The process behind a loss, if it has undone as many restores of that kind in a row as anybody gets before damping.
-    /// What falls with something else it does not insist on.
+    /// What falls with something else does not count.
     fn insister(&mut self, now: Stamp, key: Key, cause: Cause, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
         if let Some(insistence) = self.insisting.get_mut(&process) {

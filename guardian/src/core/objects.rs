@@ -1,19 +1,23 @@
 //! What one notification means for the object that it is about.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     alternatives::{Alternatives, Removal, stands_on_another_link},
     flow::Reason,
     losses::Lost,
     machine::{Core, Who},
-    rib::{BYSTANDERS, Phase},
+    rib::{BYSTANDERS, Entry, Phase},
     suspicion::{Subject, Suspicion},
 };
 use crate::model::{
     Key, Mode, Notice, Object, Route, Stamp,
     record::{Cause, Change, Outcome, Verdict},
 };
+
+/// How long a route may be there that shows no lifetime and has one: a moment, and then until the kernel takes it away, which
+/// looks every `net.ipv6.route.gc_interval` (30 s).
+const LAST_MOMENT: Duration = Duration::from_secs(60);
 
 impl Core {
     pub(super) fn notice(&mut self, now: Stamp, notice: Notice, who: &Who) {
@@ -95,6 +99,9 @@ impl Core {
         if is_bystander && entry.observed.len() >= entry.desired.len() + BYSTANDERS {
             return;
         }
+        if object.route().is_some_and(|route| route.expires) {
+            entry.adopted = Stamp(0);
+        }
         let was_there = !entry.observed.is_empty();
         let is_news = !entry.observed.contains(&object);
         entry.observed.set(Arc::clone(&object), replaced, appended);
@@ -131,6 +138,7 @@ impl Core {
             }
             if who.verdict == Verdict::Owner {
                 (entry.adder, entry.adder_program) = (None, None);
+                entry.adopted = Stamp(0);
                 self.withdrawn.remove(&key);
                 // What it took away before counts no longer.
                 self.suspicions.retain(|suspicion| !suspicion.is_of(key));
@@ -143,6 +151,7 @@ impl Core {
         } else if entry.desired.is_empty() {
             if covered && !self.withdrawn.contains(&key) {
                 entry.added_by(&who.actor, &object);
+                entry.adopted = who.at;
                 entry.desired.set(object, false, false);
                 self.adopt_what_it_needs(key);
             }
@@ -245,7 +254,7 @@ impl Core {
         let observed = &entry.observed;
         entry.surplus.take_if(|surplus| !observed.contains(surplus));
         let own = !who.own && entry.is_added_by(&who.actor);
-        if who.verdict == Verdict::Owner || own || has_run_out(object, who) {
+        if who.verdict == Verdict::Owner || own || has_run_out(entry, object, &before, who) {
             if entry.wrote.is_some_and(|wrote| wrote.is_around(who.at)) {
                 entry.doubt = true;
                 self.reread(Reason::Mismatch);
@@ -320,10 +329,16 @@ fn changed(before: &Object, observed: Option<&Alternatives>, replaced: bool) -> 
     }
 }
 
-/// Whether the kernel has taken away a route because its time had come. In its last moment it shows no lifetime, and may have
-/// been taken for one that is to stay.
-fn has_run_out(object: &Object, who: &Who) -> bool {
-    who.verdict == Verdict::Kernel && !who.own && object.route().is_some_and(|route| route.expires)
+/// Whether the kernel has taken away a route because its time had come, which nobody knew: in its last moment it showed no
+/// lifetime, and was taken for one that is to stay. One that has been guarded for longer has got its lifetime from
+/// somebody who is not its owner: that is a loss.
+fn has_run_out(entry: &Entry, object: &Object, before: &Arc<Object>, who: &Who) -> bool {
+    who.verdict == Verdict::Kernel
+        && !who.own
+        && object.route().is_some_and(|route| route.expires)
+        && entry.adopted != Stamp(0)
+        && who.at.since(entry.adopted) < LAST_MOMENT
+        && entry.desired.contains(before)
 }
 
 /// Whether `now` is what is left of the multipath route `before`.

@@ -386,6 +386,32 @@ fn a_route_that_runs_out_is_let_go() {
     assert_eq!(stage.write(), [Action::Add(seen.into())]);
 }
 
+/// Somebody who gives a guarded route a lifetime takes it away, if later.
+#[test]
+fn a_guarded_route_that_somebody_lets_run_out_comes_back() {
+    let expiry = Arc::new(Actor::Kernel { what: "expiry".into() });
+    let guarded = route("10.244.1.0/24", BRIDGE);
+    let back = [Action::Add(guarded.clone().into())];
+    let temporary = Route { expires: true, ..guarded.clone() };
+    // In silence, as by a request that the kernel refuses because the route is there.
+    let mut stage = Stage::new(Settings::default(), &node());
+    stage.now += 120_000_000_000;
+    stage.tell(gone(temporary.clone()), &expiry, Verdict::Kernel);
+    assert_eq!(stage.write(), back);
+    // Or right after the start, announced.
+    let mut stage = Stage::new(Settings::default(), &node());
+    stage.tell(set(temporary.clone()), &someone(60, "/usr/sbin/ip"), Verdict::Foreign);
+    stage.tell(gone(temporary.clone()), &expiry, Verdict::Kernel);
+    assert_eq!(stage.write(), back);
+    // What runs out in the place of one that is missing says nothing of that one.
+    let mut stage = Stage::new(Settings::default(), &node());
+    let other = Route { legs: route("10.244.1.0/24", TUN).legs, ..temporary };
+    stage.tell(gone(guarded), &someone(60, "/usr/sbin/ip"), Verdict::Foreign);
+    stage.tell(set(other.clone()), &someone(60, "/usr/sbin/ip"), Verdict::Foreign);
+    stage.tell(gone(other), &expiry, Verdict::Kernel);
+    assert_eq!(stage.write(), back);
+}
+
 /// systemd-networkd takes every foreign rule away once for each link that it configures. It is let finish with the rules; a
 /// route that it takes a second time meanwhile comes back at once.
 #[test]

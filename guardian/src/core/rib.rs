@@ -151,6 +151,8 @@ pub struct Entry {
     pub again: bool,
     /// Whether the owner's last word and our last write cannot be told apart in time: a dump decides.
     pub doubt: bool,
+    /// When it was taken for what should be there, if not on its owner's word; 0 where it is known that it is to stay.
+    pub adopted: Stamp,
     /// Who added it, if that was not its owner: what somebody adds they may take away.
     pub adder: Option<ProcessId>,
     /// Its program, where the object's protocol number says that it is a routing daemon's: the next run of that may

@@ -280,6 +280,7 @@ impl Core {
                 let entry = self.rib.entry(key);
                 entry.observed = objects.clone();
                 entry.told = dump.started;
+                entry.adopted = dump.ended;
                 objects.retain(|object| self.scope.covers(object, &self.links) || is_referenced(object));
                 entry.desired = objects;
                 entry.note_bystanders();

@@ -9,7 +9,7 @@ use super::clock;
 use crate::{
     attribution::{Comm, KernelWork, TaskFacts},
     core::plan::Applied,
-    model::{Fallen, Notice, Object, Process, ProcessId, Stamp, route::rt},
+    model::{Fallen, Family, Notice, Object, Process, ProcessId, Stamp, route::rt},
     netlink::{DecodeError, Listener, Received, decode, frames},
     sensor::{Lookups, Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
 };
@@ -249,7 +249,7 @@ fn in_softirq(task: &Task) -> bool {
 /// wants no longer. The message need not say so: Linux 6.18 announces the end of a route without the lifetime that it had.
 const fn mark_expired(notice: &mut Notice) {
     if let Notice::Gone { object: Object::Route(route) } = notice {
-        route.expires = true;
+        route.expires |= matches!(route.family(), Family::Inet6);
     }
 }
 

@@ -28,7 +28,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ROUTE_GUARDIAN_BPF_OBJE
 /// `BPF_NOEXIST` of `bpf_map_update_elem`.
 const NOEXIST: u64 = 1;
 
-/// `net.core.optmem_max` in bytes as kernels before 6.9 have it by default (since then it is 131072): the programs fit.
+/// `net.core.optmem_max` in bytes as kernels before 6.8 have it by default (since then it is 131072): the programs fit.
 const OPTMEM: u32 = 20_480;
 
 /// What takes a thread's stack is a power of two between these, in bytes.
@@ -199,7 +199,7 @@ fn not_attached(error: &ProgramError) -> String {
         ProgramError::SocketFilterError(SocketFilterError::SetsockoptError { io_error, .. })
             if io_error.raw_os_error() == Some(libc::ENOMEM) =>
         {
-            format!("{why}; is net.core.optmem_max lower than {OPTMEM}, the kernel's default?")
+            format!("{why}; is net.core.optmem_max lower than {OPTMEM}, which is enough?")
         }
         _ => why,
     }
@@ -280,20 +280,24 @@ fn interrupts(ebpf: &mut Ebpf, own: Whoami, offsets: Option<&Offsets>) -> Result
         ))));
     };
     let own = Whoami { stack_size, stack_padding: PADDING_UNKNOWN, ..own };
-    // Other architectures keep the count of what interrupts where it can be read.
-    let paddings =
-        if offsets.is_some_and(|offsets| offsets.missing("regs").is_none()) { &PADDINGS[..] } else { &[] };
-    for padding in paddings {
-        set_own(ebpf, Whoami { stack_padding: *padding, ..own })?;
-        let seen = ask(ebpf)?;
-        if seen.call == INTRODUCTION && seen.bits & CONTEXT_INTERRUPT == 0 {
-            return Ok(status(None));
+    let lack = match offsets.map(|offsets| offsets.lack(&["regs"])) {
+        Some(None) => None,
+        Some(lack) => lack,
+        None => Some("the kernel does not tell of its types".into()),
+    };
+    if lack.is_none() {
+        for padding in PADDINGS {
+            set_own(ebpf, Whoami { stack_padding: padding, ..own })?;
+            let seen = ask(ebpf)?;
+            if seen.call == INTRODUCTION && seen.bits & CONTEXT_INTERRUPT == 0 {
+                return Ok(status(None));
+            }
         }
     }
     set_own(ebpf, own)?;
-    Ok(status(
-        (!paddings.is_empty()).then(|| "the number of a system call is not where it was looked for".into()),
-    ))
+    // Other architectures keep the count of what interrupts where it can be read.
+    let elsewhere = || Some("the number of a system call is not where it was looked for".into());
+    Ok(status(if cfg!(target_arch = "x86_64") { lack.or_else(elsewhere) } else { None }))
 }
 
 /// `THREAD_SIZE` in bytes, from how far up the stack a system call ran the programs. The stack grows down from its high

@@ -1,6 +1,10 @@
 //! Small clients that change routes without `ip`: system calls only, so that they run in a forked child.
 
-use std::{ffi::CString, io, mem};
+use std::{
+    ffi::CString,
+    io, mem,
+    time::{Duration, Instant},
+};
 
 use io_uring::{IoUring, opcode, squeue, types};
 
@@ -40,7 +44,7 @@ pub fn delete(destination: [u8; 4], len: u8) {
 pub fn delete_by_io_uring(destination: [u8; 4], len: u8) {
     let message = deletion(destination, len);
     let moment = types::Timespec::new().nsec(20_000_000);
-    let mut ring = IoUring::new(4).unwrap();
+    let mut ring = IoUring::new(4).expect("this test needs io_uring (`kernel.io_uring_disabled`)");
     // SAFETY: the message, the time and the socket outlive the requests.
     unsafe {
         let socket = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0);
@@ -49,7 +53,9 @@ pub fn delete_by_io_uring(destination: [u8; 4], len: u8) {
         let send = opcode::Send::new(types::Fd(socket), message.as_ptr(), message.len() as u32).build();
         ring.submission().push_multiple(&[wait, send]).unwrap();
         ring.submit().unwrap();
+        let started = Instant::now();
         while ring.completion().len() < 2 {
+            assert!(started.elapsed() < Duration::from_secs(30), "io_uring has not done it");
             std::hint::spin_loop();
         }
         libc::close(socket);

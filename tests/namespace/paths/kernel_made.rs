@@ -203,13 +203,20 @@ fn row_30_a_route_in_its_last_moment() -> Result<()> {
     let node = Lab::guarded()?;
     node.lab.sysctl("net/ipv6/route/gc_interval", "1")?;
     let guardian = patient(&node.lab)?;
-    node.lab.ip("-6 route add fd00:244:31::/64 via fd00:10::11 proto 17 expires 0")?;
-    let there = || node.lab.shows("-6 route show fd00:244:31::/64");
-    assert!(there()?);
-    wait_for("it to run out", Duration::from_secs(40), || Ok(!there()?))?;
-    calm(&guardian)?;
-    assert!(!there()?, "a route that has run out came back");
-    not_blamed(&guardian, "route", "fd00:244:31::/64")
+    // Where the clock ticks between that it is made and that it is announced, it shows that it has run out.
+    for n in 0..10 {
+        let key = format!("fd00:244:3{n}::/64");
+        node.lab.ip(&format!("-6 route add {key} via fd00:10::11 proto 17 expires 0"))?;
+        let there = || node.lab.shows(&format!("-6 route show {key}"));
+        wait_for("it to run out", Duration::from_secs(40), || Ok(!there()?))?;
+        calm(&guardian)?;
+        assert!(!there()?, "a route that has run out came back");
+        not_blamed(&guardian, "route", &key)?;
+        if guardian.events()?.iter().any(|event| event.key() == key && event.outcome() == "allowed") {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("none of them was taken for one that is to stay")
 }
 
 /// The advertised default route goes, and stays away.
