@@ -214,7 +214,7 @@ fn own_changes_and_what_is_out_of_scope_are_dropped() {
         lab.settle();
         assert_eq!(lab.destinations(DEL), [[10, 55, 5, 0]], "one by a leg, none of our own");
         assert_eq!(lab.destinations(ADD), [[10, 55, 6, 0]]);
-        let kinds: BTreeSet<u16> = lab.seen.iter().map(sensor_lab::Seen::kind).collect();
+        let kinds: BTreeSet<u16> = lab.seen.iter().map(Seen::kind).collect();
         assert!(kinds.is_superset(&BTreeSet::from([16, 20, 32, 104])), "{kinds:?}");
     });
 }

@@ -98,7 +98,7 @@ fn off_stack(task: u64) -> bool {
 /// serves that, and the softirqs after it, on the task's own stack, which is empty then (`call_on_irqstack_cond` in
 /// `arch/x86/include/asm/irq_stack.h`, `invoke_softirq` in `kernel/softirq.c`).
 ///
-/// A task that a signal ends is not in a system call when its files are closed, nor is a worker of io_uring, which has the
+/// A task that a signal ends is not in a system call when its files are closed, nor is a worker of `io_uring`, which has the
 /// registers of who started it; but neither is ever in user mode.
 #[inline(always)]
 fn cut_short(task: u64, flags: u32) -> bool {
