@@ -200,7 +200,7 @@ pub(super) fn remember_self() {
     let mut head = MessageHead::default();
     let task = current();
     identify(task, &mut head, false);
-    // SAFETY: a map value; only the daemon's own thread gets here, once, and then reads it.
+    // SAFETY: a map value; only the daemon's own thread gets here, at the start, and reads it when it has.
     unsafe {
         (*own).id = head.id;
         (*own).tid = head.tid;

@@ -280,11 +280,10 @@ fn interrupts(ebpf: &mut Ebpf, own: Whoami, offsets: Option<&Offsets>) -> Result
         ))));
     };
     let own = Whoami { stack_size, stack_padding: PADDING_UNKNOWN, ..own };
-    let lack = match offsets.map(|offsets| offsets.lack(&["regs"])) {
-        Some(None) => None,
-        Some(lack) => lack,
-        None => Some("the kernel does not tell of its types".into()),
-    };
+    let lack = offsets.map_or_else(
+        || Some("the kernel does not tell of its types".to_owned()),
+        |offsets| offsets.lack(&["regs"]),
+    );
     if lack.is_none() {
         for padding in PADDINGS {
             set_own(ebpf, Whoami { stack_padding: padding, ..own })?;

@@ -103,9 +103,12 @@ pub fn introduce<E: From<io::Error>>(attach: impl FnOnce(&UnixDatagram) -> Resul
     let byte = 0_u8;
     // SAFETY: one readable byte. (The standard library's `send` is `write`, whose number 1 may stand anywhere.)
     let sent = unsafe { libc::send(near.as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_NOSIGNAL) };
+    if sent >= 0 {
+        return Ok(());
+    }
     match io::Error::last_os_error() {
         // What a filter drops is reported to the sender as refused.
-        error if sent < 0 && error.raw_os_error() != Some(libc::EPERM) => Err(error.into()),
-        _ => Ok(()),
+        error if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+        error => Err(error.into()),
     }
 }
