@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
+    profile,
     program::{answer, cargo, root, run},
     setup::{self, Tools},
 };
@@ -12,14 +13,66 @@ use crate::{
 /// Builds the BPF object, then the guardian: the path of the binary.
 pub fn all(debug: bool) -> Result<PathBuf> {
     object(&setup::tools()?)?;
-    let mut command = cargo();
-    command.args(["build", "--package", "route-guardian"]);
-    if !debug {
-        command.arg("--release");
-        names_commit(&mut command);
-    }
+    let (mut command, place) = if debug {
+        let mut command = cargo();
+        command.args(["build", "--package", "route-guardian"]);
+        (command, "debug/route-guardian".into())
+    } else {
+        (optimised(Kind::Dynamic), place(Kind::Dynamic)?)
+    };
     run(&mut command)?;
-    Ok(root().join(if debug { "target/debug/route-guardian" } else { "target/release/route-guardian" }))
+    Ok(root().join("target").join(place))
+}
+
+/// A way of compiling the release binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// With the system's C library: what the packages have.
+    Dynamic,
+    /// With the C library inside it: what the image has.
+    Static,
+}
+
+/// What a build of this kind has that others are without: in a container there is a Kubernetes to be told of what happens.
+pub const fn features(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Dynamic => "",
+        Kind::Static => "kubernetes",
+    }
+}
+
+/// The binary's place in cargo's target folder.
+pub fn place(kind: Kind) -> Result<PathBuf> {
+    let folder = match kind {
+        Kind::Dynamic => PathBuf::new(),
+        Kind::Static => host().context("rustc does not say what it compiles for")?.into(),
+    };
+    Ok(folder.join("release/route-guardian"))
+}
+
+/// `cargo build` of the release binary, as the profile says if there is one.
+pub fn optimised(kind: Kind) -> Command {
+    release(kind, profile::flags(kind))
+}
+
+/// `cargo build` of the release binary, with these flags for the compiler besides its own.
+pub fn release(kind: Kind, mut flags: Vec<String>) -> Command {
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "route-guardian", "--features", features(kind)]);
+    names_commit(&mut command);
+    if kind == Kind::Static {
+        // With --target the flags are for the program alone. Macros are libraries that the compiler loads: those cannot
+        // be static.
+        flags.push("-Ctarget-feature=+crt-static".into());
+        command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").args(["--locked", "--target"]).args(host());
+    }
+    let given = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.extend(given.split_whitespace().map(Into::into));
+    if !flags.is_empty() {
+        // A path may have spaces in it, which RUSTFLAGS would take for the end of a flag.
+        command.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    }
+    command
 }
 
 /// Has a build say of which commit it is, as `route_guardian_build_info` does: where the sources are a git work tree,

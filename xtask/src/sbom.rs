@@ -5,9 +5,8 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    build,
+    build::{self, Kind},
     program::{answer, install_crate, quietly, root, say, tools},
-    standalone::FEATURES,
 };
 
 /// The OWASP project's own tool for Rust.
@@ -25,7 +24,8 @@ pub fn write() -> Result<PathBuf> {
         Command::new(&tool)
             .current_dir(root())
             .args(["cyclonedx", "--manifest-path", "guardian/Cargo.toml", "--format", "json"])
-            .args(["--features", FEATURES, "--spec-version", "1.5", "--no-build-deps", "--target", &target])
+            .args(["--features", build::features(Kind::Static), "--spec-version", "1.5", "--no-build-deps"])
+            .args(["--target", &target])
             .args(["--override-filename", NAME.trim_end_matches(".json")]),
     );
     // It puts one beside each manifest of the workspace. Only that of the guardian is wanted.

@@ -9,16 +9,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build,
-    program::{answer, cargo, quietly, root, run},
+    build::{self, Kind},
+    program::{answer, quietly, root, run},
     setup,
 };
 
 /// The most bytes it may have. It is the whole image: every node of a cluster fetches it.
 const SIZE_MAX: u64 = 15_000_000;
-
-/// What it has that other builds are without: in a container there is a Kubernetes to be told of what happens.
-pub const FEATURES: &str = "kubernetes";
 
 /// Builds the guardian with the C library inside it, without symbols, and leaves it at
 /// `target/static/route-guardian`: the path.
@@ -27,17 +24,8 @@ pub const FEATURES: &str = "kubernetes";
 /// cannot do in a static binary, to load modules that look up names of hosts and users, the guardian never asks for.
 pub fn build() -> Result<PathBuf> {
     build::object(&setup::tools()?)?;
-    let target = build::host().context("rustc does not say what it compiles for")?;
-    // With --target the flags are for the program alone. Macros are libraries that the compiler loads: those cannot
-    // be static.
-    let mut command = cargo();
-    build::names_commit(&mut command);
-    run(command
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-        .args(["build", "--locked", "--package", "route-guardian", "--features", FEATURES])
-        .args(["--release", "--target", &target]))?;
-    let built = root().join("target").join(&target).join("release/route-guardian");
+    run(&mut build::optimised(Kind::Static))?;
+    let built = root().join("target").join(build::place(Kind::Static)?);
     let binary = root().join("target/static/route-guardian");
     fs::create_dir_all(root().join("target/static"))?;
     fs::copy(&built, &binary).with_context(|| format!("cannot copy {}", built.display()))?;

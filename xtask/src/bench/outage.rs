@@ -43,6 +43,8 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
     }
     progress("");
     let mut recorded = rivals[0].recorded()?;
+    let names = rivals.each_ref().map(|rival| rival.name);
+    rivals.into_iter().try_for_each(Rival::stop)?;
     // The first ones were for everybody to warm up.
     let recorded = Figures::new(recorded.split_off(recorded.len().saturating_sub(rounds)));
     let figures: Vec<_> = measured.into_iter().map(Figures::new).collect();
@@ -50,12 +52,12 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
     let (guardian, shell, frr, floor) = (p50(0), p50(1), p50(2), p50(3));
     let machine = machine();
     if output == Output::Json {
-        let rows: Vec<_> = rivals
+        let rows: Vec<_> = names
             .iter()
             .zip(&figures)
-            .map(|(rival, f)| {
+            .map(|(name, f)| {
                 json!({
-                    "name": rival.name,
+                    "name": name,
                     "rounds": f.count(),
                     "p50_us": f.percentile(50),
                     "p90_us": f.percentile(90),
@@ -85,9 +87,9 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
     );
     println!("Linux {}, {}, {} CPUs\n", text(&machine, "kernel"), text(&machine, "cpu"), machine["cpus"]);
     println!("{:<31} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p90", "p99", "max", "× floor");
-    for (rival, f) in rivals.iter().zip(&figures) {
+    for (name, f) in names.iter().zip(&figures) {
         let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| f.percentile(percent));
-        println!("{:<31} {p50:>9.0} {p90:>9.0} {p99:>9.0} {max:>9.0} {:>9.1}", rival.name, p50 / floor);
+        println!("{:<31} {p50:>9.0} {p90:>9.0} {p99:>9.0} {max:>9.0} {:>9.1}", name, p50 / floor);
     }
     let [p50, p90, p99] = [50, 90, 99].map(|percent| recorded.percentile(percent));
     println!(

@@ -64,6 +64,14 @@ impl Rival {
         Ok(outages.map(Duration::from_micros).collect())
     }
 
+    /// Ends it: the guardian as a service manager does, which is an error if it does not end by that.
+    pub fn stop(self) -> Result<()> {
+        match self.running {
+            Running::Guardian(guardian) => guardian.stop().map(drop),
+            Running::Programs(_) => Ok(()),
+        }
+    }
+
     /// The guardian, with no limit to how often it restores: one deletion after the other is what is measured.
     pub fn guardian() -> Result<Self> {
         Self::new("route-guardian", |lab| {

@@ -1,0 +1,182 @@
+//! What the compiler is told of how the guardian runs: a profile of the real thing.
+//!
+//! Whoever deletes a route waits for code that a CPU has not run for a while and fetches line by line. With a profile the
+//! compiler puts what a restore runs through side by side, and what it does not elsewhere. The profile is of a guardian
+//! that counts which way it goes (`-Cprofile-generate`), while real programs take routes and all the rest away from it.
+//!
+//! Functions are found again by their names, in which cargo has the profile, the features and the target: each kind of
+//! build needs a profile of its own. One of other sources does no harm: it is not used for what has changed since.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Lab, Node};
+
+use crate::{
+    build::{self, Kind},
+    packages,
+    program::{answer, quietly, root, run, say},
+    setup,
+};
+
+/// How often everything is taken away.
+const ROUNDS: usize = 20;
+
+/// One of each kind of object, by a command of somebody who is not its owner.
+const TAKEN: [&str; 10] = [
+    "ip route del 10.244.2.0/24",
+    "ip route replace 10.244.3.0/24 via 192.0.2.254 dev eth0 onlink",
+    "ip -6 route flush proto 17",
+    "ip rule del from 10.244.1.0/24 lookup 77",
+    "ip -6 rule del from fd00:244:1::/64 lookup 77",
+    "ip nexthop del id 18",
+    "ip addr del 10.96.0.10/32 dev kube-dummy-if",
+    "ip link set veth0000a nomaster",
+    "ip link set kube-bridge mtu 1400",
+    "ip link set kube-dummy-if down",
+];
+
+impl Kind {
+    /// Its profile.
+    fn profile(self) -> PathBuf {
+        folder().join(match self {
+            Self::Dynamic => "dynamic.profdata",
+            Self::Static => "static.profdata",
+        })
+    }
+
+    /// Which compiler it is for.
+    fn note(self) -> PathBuf {
+        self.profile().with_extension("rustc")
+    }
+}
+
+fn folder() -> PathBuf {
+    root().join("target/profile")
+}
+
+/// What the compiler is to be told for a build of this kind: where its profile is, if there is one that it can read.
+pub fn flags(kind: Kind) -> Vec<String> {
+    match fs::read_to_string(kind.note()) {
+        Ok(made_by) if rustc().as_ref() == Some(&made_by) => vec![
+            format!("-Cprofile-use={}", kind.profile().display()),
+            // That functions have changed since is no reason for a warning at each of them.
+            "-Cllvm-args=-no-pgo-warn-mismatch".into(),
+        ],
+        Ok(_) => {
+            say("the profile is of another compiler, and not used; `cargo xtask train` makes it anew");
+            vec![]
+        }
+        Err(_) => vec![],
+    }
+}
+
+/// Whether there is a profile for builds of this kind, of this compiler.
+pub fn is_there(kind: Kind) -> bool {
+    kind.profile().is_file() && fs::read_to_string(kind.note()).ok() == rustc()
+}
+
+/// Builds the guardian that counts.
+pub fn counting(kind: Kind) -> Result<()> {
+    build::object(&setup::tools()?)?;
+    say("building a guardian that counts which way it goes, some minutes");
+    let mut command = build::release(kind, vec!["-Cprofile-generate=/dev/null".into()]);
+    // What runs at build time counts too, for nothing.
+    command.env("CARGO_TARGET_DIR", folder().join("build")).env("LLVM_PROFILE_FILE", "/dev/null");
+    run(&mut command)
+}
+
+/// Has it restore, inside [`crate::contained::run`], and leaves what it counted as the profile.
+pub fn train(kind: Kind) -> Result<()> {
+    let counts = folder().join("counts");
+    // Those of an earlier time would count too.
+    let _ = fs::remove_dir_all(&counts);
+    fs::create_dir_all(&counts)?;
+    let binary = folder().join("build").join(build::place(kind)?);
+    ensure!(binary.is_file(), "there is no {}", binary.display());
+    for words in ["exercise", "demo", "bench flush", "bench outage"] {
+        say(&format!("having it restore: {words}"));
+        let mut command = Command::new(env::current_exe()?);
+        command.env("ROUTE_GUARDIAN", &binary).env("LLVM_PROFILE_FILE", counts.join("%p.profraw"));
+        quietly(command.args(words.split(' ')))?;
+    }
+    merge(&counts, kind)?;
+    println!("{}", kind.profile().display());
+    Ok(())
+}
+
+/// Takes one object of each kind away, each time when all is whole again; inside [`crate::contained::run`].
+pub fn exercise() -> Result<()> {
+    let Node { lab, pods } = Lab::guarded()?;
+    let guardian = lab.guardian().set("damping.burst", "1000000").start()?;
+    for round in 0..ROUNDS {
+        for line in TAKEN {
+            let mut words = line.split(' ');
+            let mut command = Command::new(words.next().context("no command")?);
+            // In a fight it may come too late, and fail.
+            command.args(words).stdin(Stdio::null()).stderr(Stdio::null()).status()?;
+            guardian.no_diff().context(line)?;
+        }
+        if round == 0 {
+            for words in ["status", "events", "explain --last", "snapshot"] {
+                guardian.ask(words)?;
+            }
+            guardian.metrics()?;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(pods);
+    guardian.stop().map(drop)
+}
+
+/// Makes a profile of what was counted.
+fn merge(counts: &Path, kind: Kind) -> Result<()> {
+    let mut files = Vec::new();
+    for file in fs::read_dir(counts)? {
+        files.push(file?.path());
+    }
+    ensure!(!files.is_empty(), "the guardian has counted nothing");
+    // A profile that is not whole must not be used.
+    let _ = fs::remove_file(kind.note());
+    quietly(
+        Command::new(profdata()?).args(["merge", "--sparse", "--output"]).arg(kind.profile()).args(files),
+    )?;
+    fs::write(kind.note(), rustc().context("rustc does not say what it is")?)?;
+    // As large as all that was built, and of no further use.
+    for done in ["build", "counts"] {
+        fs::remove_dir_all(folder().join(done))
+            .with_context(|| format!("cannot remove target/profile/{done}"))?;
+    }
+    Ok(())
+}
+
+/// The workspace's compiler, in all that it says of itself.
+fn rustc() -> Option<String> {
+    answer(Command::new("rustc").arg("-vV"))
+}
+
+/// `llvm-profdata` of the compiler's LLVM: of rustup's component `llvm-tools`, or Debian's.
+fn profdata() -> Result<PathBuf> {
+    let text = rustc().context("rustc does not say what it is")?;
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let llvm = field("LLVM version: ").and_then(|version| version.split('.').next()).context("no LLVM")?;
+    let host = field("host: ").context("no host")?;
+    let sysroot = answer(Command::new("rustc").args(["--print", "sysroot"])).unwrap_or_default();
+    let places = [
+        Path::new(&sysroot).join(format!("lib/rustlib/{host}/bin/llvm-profdata")),
+        format!("/usr/lib/llvm-{llvm}/bin/llvm-profdata").into(),
+    ];
+    let find = || places.iter().find(|place| place.is_file()).cloned();
+    if find().is_none() {
+        packages::install(&[&format!("llvm-{llvm}")], "the profile")?;
+    }
+    find().with_context(|| {
+        format!("no llvm-profdata of LLVM {llvm}: `rustup component add llvm-tools`, or Debian's llvm-{llvm}")
+    })
+}
