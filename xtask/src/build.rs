@@ -18,7 +18,7 @@ pub fn all(debug: bool) -> Result<PathBuf> {
         command.args(["build", "--package", "route-guardian"]);
         (command, "debug/route-guardian".into())
     } else {
-        (optimised(Kind::Dynamic), place(Kind::Dynamic)?)
+        (optimised(Kind::Dynamic)?, place(Kind::Dynamic)?)
     };
     run(&mut command)?;
     Ok(root().join("target").join(place))
@@ -51,12 +51,13 @@ pub fn place(kind: Kind) -> Result<PathBuf> {
 }
 
 /// `cargo build` of the release binary, as the profile says if there is one.
-pub fn optimised(kind: Kind) -> Command {
+pub fn optimised(kind: Kind) -> Result<Command> {
     release(kind, profile::flags(kind))
 }
 
 /// `cargo build` of the release binary, with these flags for the compiler besides its own.
-pub fn release(kind: Kind, mut flags: Vec<String>) -> Command {
+pub fn release(kind: Kind, mut flags: Vec<String>) -> Result<Command> {
+    let host = host().context("rustc does not say what it compiles for")?;
     let mut command = cargo();
     command.args(["build", "--release", "--package", "route-guardian", "--features", features(kind)]);
     names_commit(&mut command);
@@ -64,15 +65,30 @@ pub fn release(kind: Kind, mut flags: Vec<String>) -> Command {
         // With --target the flags are for the program alone. Macros are libraries that the compiler loads: those cannot
         // be static.
         flags.push("-Ctarget-feature=+crt-static".into());
-        command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").args(["--locked", "--target"]).args(host());
+        command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").args(["--locked", "--target", &host]);
     }
-    let given = std::env::var("RUSTFLAGS").unwrap_or_default();
-    flags.extend(given.split_whitespace().map(Into::into));
     if !flags.is_empty() {
-        // A path may have spaces in it, which RUSTFLAGS would take for the end of a flag.
-        command.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        tell(&mut command, &host, flags);
     }
-    command
+    Ok(command)
+}
+
+/// Has cargo tell the compiler these flags, and what else it is to be told: cargo heeds only one of the places that flags
+/// can be in (`build.rustflags` of its reference).
+fn tell(command: &mut Command, host: &str, mut flags: Vec<String>) {
+    const ENCODED: &str = "CARGO_ENCODED_RUSTFLAGS";
+    // Unlike in RUSTFLAGS, a path may have spaces in it there.
+    const BETWEEN: char = '\x1f';
+    if let Ok(given) = std::env::var(ENCODED) {
+        flags.extend(given.split(BETWEEN).map(Into::into));
+    } else if let Ok(given) = std::env::var("RUSTFLAGS") {
+        flags.extend(given.split_whitespace().map(Into::into));
+    } else {
+        // Added to what a file says for this target.
+        command.arg("--config").arg(format!("target.{host}.rustflags = {flags:?}"));
+        return;
+    }
+    command.env(ENCODED, flags.join(&BETWEEN.to_string()));
 }
 
 /// Has a build say of which commit it is, as `route_guardian_build_info` does: where the sources are a git work tree,

@@ -31,6 +31,11 @@ pub fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
+/// Whether this is who was called, and neither the child nor who has become root for it.
+pub fn is_outermost() -> bool {
+    !is_inside() && env::var_os(PREPARED).is_none()
+}
+
 /// Runs `prepare` as who we are, then `work` contained, as root.
 pub fn run<T>(prepare: impl FnOnce() -> Result<T>, work: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
     if is_inside() {

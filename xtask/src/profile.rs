@@ -8,19 +8,19 @@
 //! build needs a profile of its own. One of other sources does no harm: it is not used for what has changed since.
 
 use std::{
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::{Lab, Node};
 
 use crate::{
     build::{self, Kind},
-    packages,
+    namespaces, packages,
     program::{answer, quietly, root, run, say},
     setup,
 };
@@ -61,54 +61,96 @@ fn folder() -> PathBuf {
     root().join("target/profile")
 }
 
+/// The guardian that counts.
+fn counter() -> PathBuf {
+    folder().join("counting")
+}
+
+/// Where it leaves what it has counted.
+fn counts() -> PathBuf {
+    folder().join("counts")
+}
+
 /// What the compiler is to be told for a build of this kind: where its profile is, if there is one that it can read.
 pub fn flags(kind: Kind) -> Vec<String> {
-    match fs::read_to_string(kind.note()) {
-        Ok(made_by) if rustc().as_ref() == Some(&made_by) => vec![
-            format!("-Cprofile-use={}", kind.profile().display()),
-            // That functions have changed since is no reason for a warning at each of them.
-            "-Cllvm-args=-no-pgo-warn-mismatch".into(),
-        ],
-        Ok(_) => {
-            say("the profile is of another compiler, and not used; `cargo xtask train` makes it anew");
-            vec![]
-        }
-        Err(_) => vec![],
+    if !is_there(kind) {
+        return vec![];
     }
+    // That functions have changed since is no reason for a warning at each of them.
+    let quiet = "-Cllvm-args=-no-pgo-warn-mismatch".into();
+    vec![format!("-Cprofile-use={}", kind.profile().display()), quiet]
 }
 
 /// Whether there is a profile for builds of this kind, of this compiler.
 pub fn is_there(kind: Kind) -> bool {
-    kind.profile().is_file() && fs::read_to_string(kind.note()).ok() == rustc()
+    kind.profile().is_file() && fs::read_to_string(kind.note()).is_ok_and(|by| Some(by) == rustc())
 }
 
-/// Builds the guardian that counts.
+/// Says so where what is to be released is compiled without one.
+pub fn miss(kind: Kind) {
+    if !is_there(kind) {
+        let more = if kind == Kind::Static { " --static" } else { "" };
+        say(&format!(
+            "there is no profile of this compiler: a restore takes somewhat longer than after `train{more}`"
+        ));
+    }
+}
+
+/// Builds the guardian that counts, where it can be had restore and what it counts can be used.
 pub fn counting(kind: Kind) -> Result<()> {
+    if let Some(why) = namespaces::unusable() {
+        bail!("{why}: there is nowhere to have the guardian restore anything");
+    }
+    profdata()?;
     build::object(&setup::tools()?)?;
     say("building a guardian that counts which way it goes, some minutes");
-    let mut command = build::release(kind, vec!["-Cprofile-generate=/dev/null".into()]);
+    let mut command = build::release(kind, vec!["-Cprofile-generate=/dev/null".into()])?;
     // What runs at build time counts too, for nothing.
-    command.env("CARGO_TARGET_DIR", folder().join("build")).env("LLVM_PROFILE_FILE", "/dev/null");
-    run(&mut command)
+    let build = folder().join("build");
+    run(command.env("CARGO_TARGET_DIR", &build).env("LLVM_PROFILE_FILE", "/dev/null"))?;
+    fs::rename(build.join(build::place(kind)?), counter())?;
+    // As large as all that was built. Counts of an earlier time would count too.
+    for done in [build, counts()] {
+        remove(&done)?;
+    }
+    fs::create_dir(counts()).context("cannot make a folder for the counts")
 }
 
-/// Has it restore, inside [`crate::contained::run`], and leaves what it counted as the profile.
-pub fn train(kind: Kind) -> Result<()> {
-    let counts = folder().join("counts");
-    // Those of an earlier time would count too.
-    let _ = fs::remove_dir_all(&counts);
-    fs::create_dir_all(&counts)?;
-    let binary = folder().join("build").join(build::place(kind)?);
-    ensure!(binary.is_file(), "there is no {}", binary.display());
+/// Has it restore; inside [`crate::contained::run`].
+pub fn train() -> Result<()> {
     for words in ["exercise", "demo", "bench flush", "bench outage"] {
         say(&format!("having it restore: {words}"));
         let mut command = Command::new(env::current_exe()?);
-        command.env("ROUTE_GUARDIAN", &binary).env("LLVM_PROFILE_FILE", counts.join("%p.profraw"));
+        command.env("ROUTE_GUARDIAN", counter()).env("LLVM_PROFILE_FILE", counts().join("%p.profraw"));
         quietly(command.args(words.split(' ')))?;
     }
-    merge(&counts, kind)?;
-    println!("{}", kind.profile().display());
     Ok(())
+}
+
+/// Makes a profile of what it has counted.
+pub fn keep(kind: Kind) -> Result<()> {
+    let mut files = Vec::new();
+    for file in fs::read_dir(counts())? {
+        files.push(file?.path());
+    }
+    ensure!(!files.is_empty(), "the guardian has counted nothing");
+    let new = folder().join("new");
+    quietly(Command::new(profdata()?).args(["merge", "--sparse", "--output"]).arg(&new).args(files))?;
+    fs::rename(new, kind.profile()).context("cannot put the profile in its place")?;
+    fs::write(kind.note(), rustc().context("rustc does not say what it is")?)?;
+    remove(&counts())?;
+    fs::remove_file(counter()).context("cannot remove the guardian that counted")?;
+    say(&format!("builds for release use {} from now on", kind.profile().display()));
+    Ok(())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes one object of each kind away, each time when all is whole again; inside [`crate::contained::run`].
@@ -133,27 +175,6 @@ pub fn exercise() -> Result<()> {
     }
     drop(pods);
     guardian.stop().map(drop)
-}
-
-/// Makes a profile of what was counted.
-fn merge(counts: &Path, kind: Kind) -> Result<()> {
-    let mut files = Vec::new();
-    for file in fs::read_dir(counts)? {
-        files.push(file?.path());
-    }
-    ensure!(!files.is_empty(), "the guardian has counted nothing");
-    // A profile that is not whole must not be used.
-    let _ = fs::remove_file(kind.note());
-    quietly(
-        Command::new(profdata()?).args(["merge", "--sparse", "--output"]).arg(kind.profile()).args(files),
-    )?;
-    fs::write(kind.note(), rustc().context("rustc does not say what it is")?)?;
-    // As large as all that was built, and of no further use.
-    for done in ["build", "counts"] {
-        fs::remove_dir_all(folder().join(done))
-            .with_context(|| format!("cannot remove target/profile/{done}"))?;
-    }
-    Ok(())
 }
 
 /// The workspace's compiler, in all that it says of itself.

@@ -24,7 +24,7 @@ const SIZE_MAX: u64 = 15_000_000;
 /// cannot do in a static binary, to load modules that look up names of hosts and users, the guardian never asks for.
 pub fn build() -> Result<PathBuf> {
     build::object(&setup::tools()?)?;
-    run(&mut build::optimised(Kind::Static))?;
+    run(&mut build::optimised(Kind::Static)?)?;
     let built = root().join("target").join(build::place(Kind::Static)?);
     let binary = root().join("target/static/route-guardian");
     fs::create_dir_all(root().join("target/static"))?;

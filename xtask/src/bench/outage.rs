@@ -44,7 +44,8 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
     progress("");
     let mut recorded = rivals[0].recorded()?;
     let names = rivals.each_ref().map(|rival| rival.name);
-    rivals.into_iter().try_for_each(Rival::stop)?;
+    // What was measured is shown also where one does not end as it should.
+    let stopped = rivals.into_iter().try_for_each(Rival::stop);
     // The first ones were for everybody to warm up.
     let recorded = Figures::new(recorded.split_off(recorded.len().saturating_sub(rounds)));
     let figures: Vec<_> = measured.into_iter().map(Figures::new).collect();
@@ -80,7 +81,7 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
                 "rows": rows,
             })
         );
-        return Ok(());
+        return stopped;
     }
     println!(
         "Outage of one route, in microseconds, as the deleting process sees it ({rounds} deletions each)"
@@ -101,5 +102,5 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
         frr / guardian,
         shell / guardian
     );
-    Ok(())
+    stopped
 }
