@@ -8,6 +8,7 @@ use crate::{
     profile,
     program::{answer, cargo, root, run},
     setup::{self, Tools},
+    toolchain,
 };
 
 /// Builds the BPF object, then the guardian: the path of the binary.
@@ -45,7 +46,7 @@ pub const fn features(kind: Kind) -> &'static str {
 pub fn place(kind: Kind) -> Result<PathBuf> {
     let folder = match kind {
         Kind::Dynamic => PathBuf::new(),
-        Kind::Static => host().context("rustc does not say what it compiles for")?.into(),
+        Kind::Static => host()?.into(),
     };
     Ok(folder.join("release/route-guardian"))
 }
@@ -57,7 +58,7 @@ pub fn optimised(kind: Kind) -> Result<Command> {
 
 /// `cargo build` of the release binary, with these flags for the compiler besides its own.
 pub fn release(kind: Kind, mut flags: Vec<String>) -> Result<Command> {
-    let host = host().context("rustc does not say what it compiles for")?;
+    let host = host()?;
     let mut command = cargo();
     command.args(["build", "--release", "--package", "route-guardian", "--features", features(kind)]);
     names_commit(&mut command);
@@ -171,7 +172,8 @@ pub fn check_arm64(tools: &Tools) -> Result<()> {
 }
 
 /// What the workspace's compiler makes programs for, such as `x86_64-unknown-linux-gnu`.
-pub fn host() -> Option<String> {
-    let text = answer(Command::new("rustc").arg("-vV"))?;
-    text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned)
+pub fn host() -> Result<String> {
+    Ok(toolchain::field(&toolchain::rustc()?, "host: ")
+        .context("rustc does not say what it compiles for")?
+        .into())
 }

@@ -26,7 +26,8 @@ const LIBRARIES: &[(&str, &str)] = &[
     ("ffi.h", "libffi-dev"),
 ];
 
-fn prefix(llvm: u32) -> PathBuf {
+/// Where Debian's LLVM of this major is.
+pub fn prefix(llvm: u32) -> PathBuf {
     format!("/usr/lib/llvm-{llvm}").into()
 }
 

@@ -4,15 +4,13 @@
 //! compiler puts what a restore runs through side by side, and what it does not elsewhere. The profile is of a guardian
 //! that counts which way it goes (`-Cprofile-generate`), while real programs take routes and all the rest away from it.
 //!
-//! Functions are found again by their names, in which cargo has the profile, the features and the target: each kind of
+//! Functions are found again by their names, into which cargo puts its own profile, the features and the target: each kind of
 //! build needs a profile of its own. One of other sources does no harm: it is not used for what has changed since.
 
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,9 +18,9 @@ use lab::{Lab, Node};
 
 use crate::{
     build::{self, Kind},
-    namespaces, packages,
+    linker, namespaces, packages,
     program::{answer, quietly, root, run, say},
-    setup,
+    setup, toolchain,
 };
 
 /// How often everything is taken away.
@@ -83,7 +81,8 @@ pub fn flags(kind: Kind) -> Vec<String> {
 
 /// Whether there is a profile for builds of this kind, of this compiler.
 pub fn is_there(kind: Kind) -> bool {
-    kind.profile().is_file() && fs::read_to_string(kind.note()).is_ok_and(|by| Some(by) == rustc())
+    kind.profile().is_file()
+        && fs::read_to_string(kind.note()).is_ok_and(|by| toolchain::rustc().is_ok_and(|rustc| rustc == by))
 }
 
 /// Says so where what is to be released is compiled without one.
@@ -137,7 +136,7 @@ pub fn keep(kind: Kind) -> Result<()> {
     let new = folder().join("new");
     quietly(Command::new(profdata()?).args(["merge", "--sparse", "--output"]).arg(&new).args(files))?;
     fs::rename(new, kind.profile()).context("cannot put the profile in its place")?;
-    fs::write(kind.note(), rustc().context("rustc does not say what it is")?)?;
+    fs::write(kind.note(), toolchain::rustc()?)?;
     remove(&counts())?;
     fs::remove_file(counter()).context("cannot remove the guardian that counted")?;
     say(&format!("builds for release use {} from now on", kind.profile().display()));
@@ -171,27 +170,18 @@ pub fn exercise() -> Result<()> {
             }
             guardian.metrics()?;
         }
-        thread::sleep(Duration::from_millis(20));
     }
     drop(pods);
     guardian.stop().map(drop)
 }
 
-/// The workspace's compiler, in all that it says of itself.
-fn rustc() -> Option<String> {
-    answer(Command::new("rustc").arg("-vV"))
-}
-
 /// `llvm-profdata` of the compiler's LLVM: of rustup's component `llvm-tools`, or Debian's.
 fn profdata() -> Result<PathBuf> {
-    let text = rustc().context("rustc does not say what it is")?;
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
-    let llvm = field("LLVM version: ").and_then(|version| version.split('.').next()).context("no LLVM")?;
-    let host = field("host: ").context("no host")?;
+    let llvm = toolchain::llvm(&toolchain::rustc()?).context("rustc does not say which LLVM it has")?;
     let sysroot = answer(Command::new("rustc").args(["--print", "sysroot"])).unwrap_or_default();
     let places = [
-        Path::new(&sysroot).join(format!("lib/rustlib/{host}/bin/llvm-profdata")),
-        format!("/usr/lib/llvm-{llvm}/bin/llvm-profdata").into(),
+        Path::new(&sysroot).join(format!("lib/rustlib/{}/bin/llvm-profdata", build::host()?)),
+        linker::prefix(llvm).join("bin/llvm-profdata"),
     ];
     let find = || places.iter().find(|place| place.is_file()).cloned();
     if find().is_none() {

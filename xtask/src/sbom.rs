@@ -19,7 +19,7 @@ const NAME: &str = "route-guardian.cdx.json";
 /// machine's kind of system, without what only builds or tests it. Returns its path.
 pub fn write() -> Result<PathBuf> {
     let tool = find_or_build()?;
-    let target = build::host().context("rustc does not say what it compiles for")?;
+    let target = build::host()?;
     let made = quietly(
         Command::new(&tool)
             .current_dir(root())

@@ -44,9 +44,8 @@ impl Compiler {
     fn ask(rustc: PathBuf, cargo: PathBuf) -> Option<Self> {
         let text = answer(Command::new(&rustc).arg("-vV"))?;
         let version = text.lines().next()?.to_owned();
-        let field = |name| text.lines().find_map(|line: &str| line.strip_prefix(name));
-        let llvm = field("LLVM version: ")?.split('.').next()?.parse().ok()?;
-        let minor: u32 = field("release: ")?.split('.').nth(1)?.parse().ok()?;
+        let llvm = llvm(&text)?;
+        let minor: u32 = field(&text, "release: ")?.split('.').nth(1)?.parse().ok()?;
         (minor >= OLDEST && cargo.is_file()).then_some(Self { rustc, cargo, llvm, version })
     }
 
@@ -72,6 +71,21 @@ impl Compiler {
         command.env("RUSTC", &self.rustc).env("RUSTC_BOOTSTRAP", "1");
         command
     }
+}
+
+/// The compiler of the workspace, in all that it says of itself.
+pub fn rustc() -> Result<String> {
+    answer(Command::new("rustc").arg("-vV")).context("rustc does not say what it is")
+}
+
+/// A field of what a compiler says of itself.
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name))
+}
+
+/// The major version of its LLVM.
+pub fn llvm(text: &str) -> Option<u32> {
+    field(text, "LLVM version: ")?.split('.').next()?.parse().ok()
 }
 
 /// Finds a compiler, or installs one: first the one that needs the least.

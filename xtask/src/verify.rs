@@ -40,7 +40,7 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if !program::is_root() {
         // Cargo builds as who we are, and starts the test binaries through this.
         as_root("true", "making network namespaces for the tests")?;
-        let host = build::host().context("rustc does not say what it compiles for")?;
+        let host = build::host()?;
         let variable = format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"));
         tests.env(variable, "sudo -n --preserve-env --");
     }
