@@ -89,6 +89,13 @@ impl Core {
         !self.ready.is_empty() || self.loans.has_work()
     }
 
+    /// Whether one route alone is being written, and nothing is to be written once the kernel has verified it.
+    pub fn writes_the_last(&self) -> bool {
+        matches!(&self.in_flight[..], [(Key::Route(_), Action::Add(_))])
+            && self.waiting.is_empty()
+            && !self.has_work()
+    }
+
     /// When [`Core::plan`] wants to be called at the latest, if nothing else happens.
     pub fn deadline(&self) -> Option<Stamp> {
         let timer = self.timers.first().map(|&(at, _)| at);

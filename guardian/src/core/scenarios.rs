@@ -8,6 +8,7 @@ use super::{
     machine::{Core, Settings},
     plan::{Action, Applied},
     simulation::{Ask, DESTINATIONS, ETH, TUN, World, patient, scope, someone},
+    stage::{BRIDGE, Stage, node, rule},
     testing::{address, gone, link, route, set},
 };
 use crate::model::{
@@ -24,6 +25,31 @@ fn equal_states_need_no_plan() {
     assert!(world.core.plan(Stamp(u64::MAX), 100).is_empty());
     assert_eq!(world.routes().len(), 4);
     assert!(world.reports.is_empty());
+}
+
+#[test]
+fn nothing_follows_on_a_single_route() {
+    let mut stage = Stage::new(Settings::default(), &node());
+    let ip = someone(99, "/usr/sbin/ip");
+    for (lost, expected) in [
+        (vec![gone(route("10.244.1.0/24", BRIDGE))], true),
+        (vec![gone(rule())], false),
+        (vec![gone(route("10.244.1.0/24", BRIDGE)), gone(rule())], false),
+        (vec![], false),
+    ] {
+        for notice in lost {
+            stage.tell(notice, &ip, Verdict::Foreign);
+        }
+        let actions = stage.core.plan(Stamp(stage.now), 100);
+        assert_eq!(stage.core.writes_the_last(), expected, "{actions:?}");
+        stage.core.applied(vec![Applied::Verified; actions.len()], Stamp(stage.now), Stamp(stage.now));
+        assert!(!stage.core.writes_the_last(), "nothing is being written");
+    }
+    // More is to be written than goes into one plan.
+    stage.tell(gone(route("10.244.1.0/24", BRIDGE)), &ip, Verdict::Foreign);
+    stage.tell(gone(rule()), &ip, Verdict::Foreign);
+    assert_eq!(stage.core.plan(Stamp(stage.now), 1).len(), 1);
+    assert!(!stage.core.writes_the_last());
 }
 
 #[test]

@@ -48,9 +48,6 @@ use crate::{
     surface::{ask::Ask, metrics::Metrics},
 };
 
-/// Writes in one go, between two looks at what has come.
-const WRITES: usize = 256;
-
 /// Turns in a row before anybody else is attended to.
 const TURNS: usize = 8;
 
@@ -138,6 +135,8 @@ pub struct Guard {
     pub(super) lost: Lost,
     pub(super) service: Service,
     pub(super) patience: Patience,
+    /// What has woken it while it stood aside, and is to be heeded.
+    pub(super) woken_aside: Option<Woken>,
     /// Why state is to be read again; one dump serves all reasons.
     wanted: BTreeSet<Reason>,
     dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
@@ -186,6 +185,7 @@ impl Guard {
             lost: Lost::default(),
             service,
             patience: Patience::default(),
+            woken_aside: None,
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
@@ -213,6 +213,12 @@ impl Guard {
             }
             // A flood must not keep the others waiting for ever.
             let flooded = (0..TURNS).all(|_| self.turn());
+            if let Some(aside) = self.woken_aside.take() {
+                woken = aside;
+                if woken == Woken::Loss {
+                    self.count_losses();
+                }
+            }
             if flooded {
                 self.service.turned(clock::now());
             }
@@ -324,21 +330,6 @@ impl Guard {
             self.look_for_owner = Some(at);
         }
         (actor, verdict)
-    }
-
-    /// One round of writes; whether there was anything to write.
-    pub(super) fn write(&mut self) -> bool {
-        let actions = self.core.plan(clock::now(), WRITES);
-        if actions.is_empty() {
-            return false;
-        }
-        let sent = clock::now();
-        let mut results = self.executor.apply(&actions);
-        let done = clock::now();
-        self.source.complete(&mut results, sent);
-        self.core.applied(results, sent, done);
-        self.later.touch(clock::now());
-        true
     }
 
     /// Does what the core asks for.

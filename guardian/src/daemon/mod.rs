@@ -23,6 +23,7 @@ mod saved;
 mod service;
 mod settings;
 mod source;
+mod write;
 
 use std::path::PathBuf;
 

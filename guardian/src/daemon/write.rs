@@ -1,0 +1,46 @@
+//! What the core wants written, and the moment after.
+
+use std::time::Duration;
+
+use super::{clock, guard::Guard, reactor::Woken};
+use crate::{core::plan::Applied, model::Stamp};
+
+/// Writes in one go, between two looks at what has come.
+const WRITES: usize = 256;
+
+/// How long the guard stands aside at most: longer than a tick of most kernels' clocks, so that no timer has to be set.
+const ASIDE: Duration = Duration::from_millis(10);
+
+impl Guard {
+    /// One round of writes; whether there was anything to write.
+    pub(super) fn write(&mut self) -> bool {
+        let actions = self.core.plan(clock::now(), WRITES);
+        if actions.is_empty() {
+            return false;
+        }
+        let sent = clock::now();
+        let mut results = self.executor.apply(&actions);
+        let done = clock::now();
+        if results == [Applied::Verified] && self.core.writes_the_last() {
+            self.stand_aside(done);
+        }
+        self.source.complete(&mut results, sent);
+        self.core.applied(results, sent, done);
+        self.later.touch(clock::now());
+        true
+    }
+
+    /// Sleeps before the books are kept: a restore often runs on the CPU of the very program that made it necessary, and
+    /// that program has waited long enough. What comes meanwhile ends it.
+    fn stand_aside(&mut self, now: Stamp) {
+        if self.core.deadline().is_some_and(|at| at < now.after(ASIDE)) {
+            return;
+        }
+        // Where it cannot sleep it says so when it tries again.
+        if let Ok(woken @ (Woken::Bell | Woken::Loss)) = self.reactor.sleep(Some(ASIDE))
+            && self.woken_aside != Some(Woken::Loss)
+        {
+            self.woken_aside = Some(woken);
+        }
+    }
+}
