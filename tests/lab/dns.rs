@@ -63,20 +63,22 @@ pub struct Tally {
     pub lost: u32,
     /// Not answered yet when it ended, and not asked often enough to be lost.
     pub open: u32,
-    /// The longest time between two answers.
+    /// The longest time between two answers while it was asked.
     pub silence: Duration,
+    /// The slowest answer to what was asked once only.
+    pub slowest: Duration,
     /// The longest time that the asking itself was not let run: what is late for that says nothing of the network.
     pub stalled: Duration,
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { asked, time, late, lost, open, silence, stalled } = self;
-        let (time, silence, stalled) = (time.as_millis(), silence.as_millis(), stalled.as_millis());
+        let Self { asked, time, late, lost, open, silence, slowest, stalled } = self;
+        let [time, silence, slowest, stalled] = [time, silence, slowest, stalled].map(Duration::as_millis);
         write!(
             f,
-            "{asked} asked in {time} ms, {late} late, {lost} lost, {open} open, silent for {silence} ms, stalled for \
-             {stalled} ms"
+            "{asked} asked in {time} ms, {late} late, {lost} lost, {open} open, slowest {slowest} ms, silent for \
+             {silence} ms, stalled for {stalled} ms"
         )
     }
 }
@@ -120,8 +122,8 @@ impl Stream {
 fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
     let server = (server, 53);
     let mut tally = Tally::default();
-    // How often each that is not answered was asked; and when it is asked again, the next first.
-    let mut waiting: HashMap<u16, u32> = HashMap::new();
+    // When each that is not answered was asked first, and how often; and when it is asked again, the next first.
+    let mut waiting: HashMap<u16, (Instant, u32)> = HashMap::new();
     let mut again: VecDeque<(Instant, u16)> = VecDeque::new();
     let began = Instant::now();
     let (mut next, mut answered) = (began, began);
@@ -137,10 +139,17 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
             // An ICMP error of an earlier query is no answer.
             let Ok(len) = socket.recv(&mut answer) else { break };
             let query = (len >= 12).then(|| u16::from_be_bytes([answer[0], answer[1]]));
-            if let Some(tries) = query.and_then(|id| waiting.remove(&id)) {
-                tally.late += u32::from(tries > 1);
-                tally.silence = tally.silence.max(answered.elapsed());
-                answered = Instant::now();
+            if let Some((asked, tries)) = query.and_then(|id| waiting.remove(&id)) {
+                let now = Instant::now();
+                if tries > 1 {
+                    tally.late += 1;
+                } else {
+                    tally.slowest = tally.slowest.max(now - asked);
+                }
+                if stopped.is_none() {
+                    tally.silence = tally.silence.max(now - answered);
+                    answered = now;
+                }
             }
         }
         let now = Instant::now();
@@ -149,6 +158,7 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
         if stopped.is_none() && stop.load(Ordering::Relaxed) {
             stopped = Some(now);
             tally.time = now - began;
+            tally.silence = tally.silence.max(now - answered);
         }
         if stopped.is_some_and(|at| waiting.is_empty() || now > at + AGAIN * TRIES) {
             break;
@@ -157,14 +167,14 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
             next += EVERY;
             let id = tally.asked as u16;
             tally.asked += 1;
-            waiting.insert(id, 1);
+            waiting.insert(id, (now, 1));
             again.push_back((now + AGAIN, id));
             send(socket, id, server)?;
         }
         while again.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, id)) = again.pop_front() else { break };
             match waiting.get_mut(&id) {
-                Some(tries) if *tries < TRIES => {
+                Some((_, tries)) if *tries < TRIES => {
                     *tries += 1;
                     again.push_back((now + AGAIN, id));
                     send(socket, id, server)?;
@@ -179,7 +189,6 @@ fn ask(socket: &UdpSocket, server: &str, stop: &AtomicBool) -> Result<Tally> {
         }
     }
     tally.open = waiting.len() as u32;
-    tally.silence = tally.silence.max(answered.elapsed().min(tally.silence.max(AGAIN)));
     Ok(tally)
 }
 
