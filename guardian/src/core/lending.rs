@@ -308,7 +308,7 @@ impl Core {
 }
 
 /// By the path of its executable; a name alone anyone can take, and would be lent an address for a moment.
-fn is_by_networkd(who: &Who) -> bool {
+pub(super) fn is_by_networkd(who: &Who) -> bool {
     let exe = who.actor.process().and_then(|process| process.exe.as_deref());
     who.verdict == Verdict::Foreign && exe.is_some_and(|exe| exe.ends_with("/systemd-networkd"))
 }

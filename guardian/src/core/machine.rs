@@ -149,6 +149,7 @@ impl Core {
             Input::Owner { alive, since } => self.owner_is(now, alive, since),
             Input::Gone(process) => self.finished(now, process, true),
             Input::Rests(process) => self.rests(process),
+            Input::Met(link) => self.met(link),
             Input::Dump(dump) => self.dump(now, dump),
         }
     }

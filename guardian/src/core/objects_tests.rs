@@ -204,6 +204,35 @@ fn who_is_let_finish_has_when_it_rests() {
     assert_eq!(stage.write(), back);
 }
 
+/// systemd-networkd says of each link when it has done with it; nobody else does.
+#[test]
+fn a_port_that_networkd_has_met_anew_comes_back_before_it_rests() {
+    for (exe, is_asked) in [("/usr/lib/systemd/systemd-networkd", true), ("/usr/bin/bridger", false)] {
+        let mut stage = Stage::new(Settings::default(), &node());
+        let who = someone(60, exe);
+        let back =
+            [Action::Add(Object::Port(Port { link: VETH, master: BRIDGE, kind: None, options: vec![] }))];
+        for _ in 0..2 {
+            stage.tell(set(veth(0)), &who, Verdict::Foreign);
+            assert_eq!(stage.write(), back, "at once");
+            stage.own(set(veth(BRIDGE)));
+            stage.now += 200_000_000;
+            assert_eq!(stage.core.waits().count(), 0);
+        }
+        stage.tell(set(veth(0)), &who, Verdict::Foreign);
+        assert!(stage.core.waited_for().is_some());
+        let waits: Vec<_> = stage.core.waits().collect();
+        assert_eq!(waits.iter().map(|wait| wait.link).collect::<Vec<_>>(), [VETH][..usize::from(is_asked)]);
+        stage.core.step(Stamp(stage.now), Input::Met(BRIDGE));
+        assert!(stage.write().is_empty(), "another one");
+        stage.core.step(Stamp(stage.now), Input::Met(VETH));
+        assert_eq!(stage.write(), if is_asked { &back[..] } else { &[] });
+        assert_eq!(stage.core.waits().count(), 0);
+        stage.core.step(Stamp(stage.now), Input::Met(VETH));
+        assert!(stage.write().is_empty(), "no more than once");
+    }
+}
+
 /// Who is gone cannot undo it any more; and what was held for another reason, longer than that, waits for nobody.
 #[test]
 fn who_is_let_finish_is_waited_for_as_long_as_it_is_there_and_no_longer() {

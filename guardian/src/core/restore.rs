@@ -7,6 +7,7 @@ use foldhash::HashSet;
 use super::{
     damping::Culprit,
     flow::Reason,
+    lending::is_by_networkd,
     machine::{Core, Who},
     plan::{Action, Applied},
     rib::{Entry, Phase, Wrote},
@@ -40,6 +41,15 @@ const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 const ENETDOWN: i32 = 100;
+
+/// A port that systemd-networkd has taken out of its bridge, and is let finish with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wait {
+    /// Its ifindex.
+    pub link: u32,
+    /// When it was taken.
+    pub at: Stamp,
+}
 
 impl Core {
     /// The next writes, at most `max`, those first that others need, and only those.
@@ -365,9 +375,27 @@ impl Core {
         }
     }
 
+    /// systemd-networkd has done with one of [`Core::waits`].
+    pub(super) fn met(&mut self, link: u32) {
+        if self.waits().any(|wait| wait.link == link) {
+            self.set_phase(Key::Port(link), Phase::Ready);
+        }
+    }
+
     /// A process that is let finish, where it matters at once that it has ([`Input::Rests`]).
     pub fn waited_for(&self) -> Option<ProcessId> {
         self.recoils().find(|&(_, _, first)| first).map(|(_, by, _)| by)
+    }
+
+    /// What [`Core::waited_for`] is let finish with, where it is systemd-networkd: it can come back before the others once
+    /// that has done with it ([`Input::Met`]).
+    pub fn waits(&self) -> impl Iterator<Item = Wait> {
+        let process = self.waited_for();
+        self.recoils().filter(move |&(_, by, first)| Some(by) == process && first).filter_map(|(key, ..)| {
+            let loss = self.rib.get(&key)?.loss.as_deref()?;
+            let Key::Port(link) = key else { return None };
+            is_by_networkd(&Who::of(loss)).then_some(Wait { link, at: loss.at })
+        })
     }
 
     /// What waits for a process that recoils, for which, and whether for the first time.

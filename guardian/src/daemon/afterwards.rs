@@ -11,6 +11,7 @@ use super::{clock, edges::Told, guard::Guard};
 use crate::{
     core::{Counts, Input, Reason, Report},
     footprint,
+    knowledge::networkd::SavedLinks,
     model::{
         ActorClass, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
@@ -101,16 +102,29 @@ impl Guard {
         if self.dump_not_before.is_some_and(|at| at <= now) {
             self.dump_not_before = None;
         }
-        if let Some(process) = self.core.waited_for()
-            && self.patience.deadline(process) <= now
-            && self.patience.looks(now, process, procfs::asleep(process))
-        {
-            self.core.step(now, Input::Rests(process));
-            self.write();
-            self.effects();
-        }
+        self.wait_for(now);
         self.afterwards(now);
         self.service.turned(now);
+    }
+
+    /// Looks whether a process that is let finish has finished, with all or with a part of it.
+    fn wait_for(&mut self, now: Stamp) {
+        let Some(process) = self.core.waited_for() else { return };
+        if now < self.patience.deadline(process, self.core.waits()) {
+            return;
+        }
+        let waits: Vec<_> = self.core.waits().collect();
+        let saved = (!waits.is_empty()).then(|| SavedLinks::of(process)).flatten();
+        for (wait, saved) in waits.into_iter().filter_map(|wait| Some((wait, saved.as_ref()?))) {
+            if self.patience.has_met(wait, saved.version(wait.link), || saved.is_new(wait.link)) {
+                self.core.step(now, Input::Met(wait.link));
+            }
+        }
+        if self.patience.rests(now, process, procfs::asleep(process)) {
+            self.core.step(now, Input::Rests(process));
+        }
+        self.write();
+        self.effects();
     }
 
     /// Does what was put off until now.

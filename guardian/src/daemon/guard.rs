@@ -422,7 +422,7 @@ impl Guard {
     fn deadline(&self) -> Option<Stamp> {
         let restart = self.restart.deadline();
         let service = self.service.deadline();
-        let rest = self.core.waited_for().map(|process| self.patience.deadline(process));
+        let rest = self.core.waited_for().map(|process| self.patience.deadline(process, self.core.waits()));
         [self.core.deadline(), self.later.deadline(), self.dump_not_before, restart, service, rest]
             .into_iter()
             .flatten()
