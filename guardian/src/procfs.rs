@@ -2,13 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::model::{Process, ProcessId};
 
@@ -56,54 +54,17 @@ pub fn asleep(id: ProcessId) -> Option<u64> {
     parse_asleep(&Directory::of(id)?.text("status")?)
 }
 
-/// A folder as a process sees it, whatever is in the way of others (`/proc/PID/root` of proc(5)). It is the process that
-/// decides what is there: nothing that can be made to wait is opened.
-pub struct Folder {
-    _open: File,
-    path: PathBuf,
-}
-
-/// Which file it is, and as of when: another one in its place may have the number of its inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    inode: u64,
-    /// Seconds and nanoseconds.
-    changed: (i64, i64),
-}
-
-#[cfg(test)]
-impl Version {
-    /// One of several.
-    pub const fn nth(nth: i64) -> Self {
-        Self { inode: 1, changed: (nth, 0) }
-    }
-}
-
-impl Folder {
-    /// That of exactly this run; `None` where there is none, or the process is gone.
-    pub fn open(id: ProcessId, path: &str) -> Option<Self> {
-        let directory = Directory::of(id)?;
-        let path = directory.path("root").join(path.trim_start_matches('/'));
-        let open = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(path).ok()?;
-        let path = Path::new("/proc/self/fd").join(open.as_raw_fd().to_string());
-        Some(Self { _open: open, path })
-    }
-
-    /// The version of a regular file in it; `None` where there is none.
-    pub fn version(&self, name: &str) -> Option<Version> {
-        let is = fs::symlink_metadata(self.path.join(name)).ok().filter(fs::Metadata::is_file)?;
-        Some(Version { inode: is.ino(), changed: (is.ctime(), is.ctime_nsec()) })
-    }
-
-    /// The first 4 KiB of a regular file in it; `None` where there is none.
-    pub fn text(&self, name: &str) -> Option<String> {
-        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        let file = File::options().read(true).custom_flags(flags).open(self.path.join(name)).ok()?;
-        file.metadata().ok().filter(fs::Metadata::is_file)?;
-        let mut bytes = Vec::new();
-        file.take(4096).read_to_end(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    }
+/// Opens a folder of exactly this run as the process sees it, for a path below its root folder (`/proc/PID/root` of
+/// proc(5)); `None` where there is none, or it is gone.
+///
+/// What is there is for the process to say: links lead nowhere else (`RESOLVE_IN_ROOT` of openat2(2)), but a file system
+/// that does not answer keeps waiting whoever calls this.
+pub fn folder(id: ProcessId, path: &str) -> Option<File> {
+    let directory = Directory::of(id)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(directory.path("root"), flags, Mode::empty()).ok()?;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Some(rustix::fs::openat2(root, path, flags, Mode::empty(), within).ok()?.into())
 }
 
 /// Reads `/proc/PID/cgroup` of exactly this run; `None` where it is gone.
@@ -176,6 +137,7 @@ impl Directory {
 
     /// As much of the arguments as is kept, and one byte more to see that there are more.
     fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        use std::io::Read;
         let mut bytes = Vec::with_capacity(Process::ARGV_MAX + 1);
         let file = File::open(self.path(name)).ok()?;
         file.take(Process::ARGV_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
@@ -373,31 +335,26 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_read_as_a_process_sees_it() {
+    fn a_folder_is_the_one_that_a_process_sees() {
         let mut child = Running::start(Command::new("/bin/sh").args(["-c", "echo; exec sleep 600"]));
         child.line();
         let id = read(child.0.id()).unwrap().id;
         let temporary = tempfile::tempdir().unwrap();
         let place = temporary.path().canonicalize().unwrap();
-        let earlier = ProcessId { start_ns: id.start_ns - TICK_NS, ..id };
-        assert!(Folder::open(earlier, place.to_str().unwrap()).is_none(), "another run");
-        assert!(Folder::open(id, place.join("none").to_str().unwrap()).is_none());
-        let folder = Folder::open(id, place.to_str().unwrap()).unwrap();
-        assert_eq!((folder.version("a"), folder.text("a")), (None, None));
-        fs::write(place.join("a"), "one").unwrap();
-        let version = folder.version("a");
-        assert_eq!((version.is_some(), folder.text("a").as_deref()), (true, Some("one")));
-        assert_eq!(folder.version("a"), version, "as before");
-        fs::write(place.join("new"), vec![b'x'; 5000]).unwrap();
-        fs::rename(place.join("new"), place.join("a")).unwrap();
-        assert_ne!(folder.version("a"), version, "another one in its place");
-        assert_eq!(folder.text("a").unwrap().len(), 4096);
-        // What would keep us waiting, or is elsewhere.
-        assert!(Command::new("mkfifo").arg(place.join("pipe")).status().unwrap().success());
-        std::os::unix::fs::symlink(place.join("a"), place.join("link")).unwrap();
-        for other in ["pipe", "link", "."] {
-            assert_eq!((folder.version(other), folder.text(other)), (None, None), "{other}");
+        let below = |name: &str| place.join(name).to_str().unwrap().trim_start_matches('/').to_owned();
+        fs::create_dir(place.join("links")).unwrap();
+        fs::write(place.join("links/7"), "").unwrap();
+        let open = folder(id, &below("links")).unwrap();
+        let names = fs::read_dir(Path::new("/proc/self/fd").join(open.as_raw_fd().to_string())).unwrap();
+        assert_eq!(names.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["7"]);
+        for other in ["none", "links/7"] {
+            assert!(folder(id, &below(other)).is_none(), "{other}");
         }
+        let earlier = ProcessId { start_ns: id.start_ns - TICK_NS, ..id };
+        assert!(folder(earlier, &below("links")).is_none(), "another run of this pid");
+        // Through a link of /proc it would be another's.
+        std::os::unix::fs::symlink("/proc/self/root", place.join("out")).unwrap();
+        assert!(folder(id, &below("out")).is_none());
     }
 
     #[test]

@@ -85,10 +85,10 @@ fn at_most_one_is_late() -> Result<()> {
 }
 
 /// A file that matches every link, as on Container Linux: networkd takes the pod's cable out of its bridge until it has
-/// gone through all links.
+/// gone through it outside.
 #[test]
 fn pods_wait_for_a_moment_where_a_file_matches_every_link() -> Result<()> {
-    asked(Settings { catch_all: true, ..BARE }, 40)
+    asked(Settings { catch_all: true, ..BARE }, 20)
 }
 
 /// All of this is for nothing where queries fail anyway, or never: without a guardian all fail from then on.

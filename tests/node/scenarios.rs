@@ -170,7 +170,8 @@ fn a_file_that_matches_every_link() -> Result<()> {
         // What it takes one time after the other uses up a budget of restores, as nobody does who restarts it now and then.
         thread::sleep(Duration::from_secs(60));
         for tally in disturb_and_name(&rig, &[what])? {
-            assert!(tally.silence < Duration::from_secs(2), "{what:?}: {tally}\n{}", ask("events -o wide")?);
+            // Half a second, on an emulated machine: 20 to 30 ms on another.
+            assert!(tally.late < 100, "{what:?}: {tally}\n{}", ask("events -o wide")?);
         }
     }
     Ok(())

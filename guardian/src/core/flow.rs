@@ -47,8 +47,7 @@ pub enum Input {
     Gone(ProcessId),
     /// A process of [`super::Core::waited_for`] has nothing to do but to wait.
     Rests(ProcessId),
-    /// systemd-networkd has met the link of this ifindex anew, which is one of [`super::Core::waits`], and knows that it is
-    /// in no bridge.
+    /// systemd-networkd has met the link of this ifindex anew, which it had forgotten, and knows that it is in no bridge.
     Met(u32),
     /// Whether any owner is running, and since when that is so.
     Owner {

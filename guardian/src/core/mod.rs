@@ -40,6 +40,6 @@ mod view;
 pub use damping::Damping;
 pub use flow::{Dump, Effect, Input, Reason, Report};
 pub use machine::{Core, Settings};
-pub use restore::Wait;
+pub use restore::Waited;
 pub use scope::Scope;
 pub use view::{Counts, Missing};

@@ -10,7 +10,7 @@ use super::{
     lending::is_by_networkd,
     machine::{Core, Who},
     plan::{Action, Applied},
-    rib::{Entry, Phase, Wrote},
+    rib::{Entry, Loss, Phase, Wrote},
     suspicion::{ONE_REQUEST, Subject},
 };
 use crate::model::{
@@ -42,13 +42,13 @@ const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 const ENETDOWN: i32 = 100;
 
-/// A port that systemd-networkd has taken out of its bridge, and is let finish with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Wait {
-    /// Its ifindex.
-    pub link: u32,
-    /// When it was taken.
-    pub at: Stamp,
+/// Who is let finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// The process.
+    pub process: ProcessId,
+    /// Whether it is systemd-networkd, which says when it has met a link anew ([`Input::Met`]).
+    pub is_networkd: bool,
 }
 
 impl Core {
@@ -99,10 +99,13 @@ impl Core {
         !self.ready.is_empty() || self.loans.has_work()
     }
 
-    /// Whether one route alone is being written, and nothing is to be written once the kernel has verified it.
+    /// Whether one route alone is being written, and nothing is to be done at once when the kernel has verified it, but to
+    /// tell of it.
     pub fn writes_the_last(&self) -> bool {
-        matches!(&self.in_flight[..], [(Key::Route(_), Action::Add(_))])
+        let [(key @ Key::Route(_), Action::Add(_))] = &self.in_flight[..] else { return false };
+        self.rib.get(key).is_some_and(|entry| entry.desired.len() == 1)
             && self.waiting.is_empty()
+            && self.effects.is_empty()
             && !self.has_work()
     }
 
@@ -375,27 +378,22 @@ impl Core {
         }
     }
 
-    /// systemd-networkd has done with one of [`Core::waits`].
+    /// systemd-networkd has met a link anew: it can be a port again.
     pub(super) fn met(&mut self, link: u32) {
-        if self.waits().any(|wait| wait.link == link) {
-            self.set_phase(Key::Port(link), Phase::Ready);
+        let key = Key::Port(link);
+        let waits = |loss: &Loss| {
+            matches!(loss.phase, Phase::Recoiled { first: true, .. }) && is_by_networkd(&Who::of(loss))
+        };
+        if self.rib.get(&key).and_then(|entry| entry.loss.as_deref()).is_some_and(waits) {
+            self.set_phase(key, Phase::Ready);
         }
     }
 
-    /// A process that is let finish, where it matters at once that it has ([`Input::Rests`]).
-    pub fn waited_for(&self) -> Option<ProcessId> {
-        self.recoils().find(|&(_, _, first)| first).map(|(_, by, _)| by)
-    }
-
-    /// What [`Core::waited_for`] is let finish with, where it is systemd-networkd: it can come back before the others once
-    /// that has done with it ([`Input::Met`]).
-    pub fn waits(&self) -> impl Iterator<Item = Wait> {
-        let process = self.waited_for();
-        self.recoils().filter(move |&(_, by, first)| Some(by) == process && first).filter_map(|(key, ..)| {
-            let loss = self.rib.get(&key)?.loss.as_deref()?;
-            let Key::Port(link) = key else { return None };
-            is_by_networkd(&Who::of(loss)).then_some(Wait { link, at: loss.at })
-        })
+    /// Who is let finish, where it matters at once that it has ([`Input::Rests`], [`Input::Met`]).
+    pub fn waited_for(&self) -> Option<Waited> {
+        let (key, process, _) = self.recoils().find(|&(_, _, first)| first)?;
+        let loss = self.rib.get(&key)?.loss.as_deref()?;
+        Some(Waited { process, is_networkd: is_by_networkd(&Who::of(loss)) })
     }
 
     /// What waits for a process that recoils, for which, and whether for the first time.

@@ -50,6 +50,21 @@ fn nothing_follows_on_a_single_route() {
     stage.tell(gone(rule()), &ip, Verdict::Foreign);
     assert_eq!(stage.core.plan(Stamp(stage.now), 1).len(), 1);
     assert!(!stage.core.writes_the_last());
+
+    // Of two routes of one key the second is written once the first is there.
+    let both = [route("10.244.1.0/24", BRIDGE), route("10.244.1.0/24", super::stage::TUN)];
+    let mut objects = node();
+    objects.push(both[1].clone().into());
+    let mut stage = Stage::new(Settings::default(), &objects);
+    for lost in both {
+        stage.tell(gone(lost), &ip, Verdict::Foreign);
+    }
+    for _ in 0..2 {
+        assert_eq!(stage.core.plan(Stamp(stage.now), 100).len(), 1);
+        assert!(!stage.core.writes_the_last());
+        stage.core.applied(vec![Applied::Verified], Stamp(stage.now), Stamp(stage.now));
+    }
+    assert!(stage.core.missing().is_empty());
 }
 
 #[test]

@@ -7,11 +7,10 @@ use std::{sync::Arc, thread, time::Duration};
 
 use tokio::{sync::mpsc::error::TrySendError, task::spawn_blocking};
 
-use super::{clock, edges::Told, guard::Guard};
+use super::{clock, edges::Told, guard::Guard, meetings::Meetings, patience::Patience};
 use crate::{
-    core::{Counts, Input, Reason, Report},
+    core::{Counts, Input, Reason, Report, Waited},
     footprint,
-    knowledge::networkd::SavedLinks,
     model::{
         ActorClass, Stamp,
         record::{EventRecord, ObjectKind, Verdict},
@@ -107,24 +106,33 @@ impl Guard {
         self.service.turned(now);
     }
 
-    /// Looks whether a process that is let finish has finished, with all or with a part of it.
+    /// Looks whether a process that is let finish rests, and hears what it says, if it is one that does.
     fn wait_for(&mut self, now: Stamp) {
-        let Some(process) = self.core.waited_for() else { return };
-        if now < self.patience.deadline(process, self.core.waits()) {
+        let waited = self.core.waited_for();
+        let heard = waited.filter(|waited| waited.is_networkd).map(|waited| waited.process);
+        if self.meetings.as_ref().map(Meetings::process) != heard {
+            self.stop_hearing();
+            self.meetings = heard.map(Meetings::begin);
+        }
+        let Some(Waited { process, .. }) = waited else {
+            self.patience = Patience::default();
             return;
-        }
-        let waits: Vec<_> = self.core.waits().collect();
-        let saved = (!waits.is_empty()).then(|| SavedLinks::of(process)).flatten();
-        for (wait, saved) in waits.into_iter().filter_map(|wait| Some((wait, saved.as_ref()?))) {
-            if self.patience.has_met(wait, saved.version(wait.link), || saved.is_new(wait.link)) {
-                self.core.step(now, Input::Met(wait.link));
-            }
-        }
-        if self.patience.rests(now, process, procfs::asleep(process)) {
+        };
+        if self.patience.deadline(process) <= now
+            && self.patience.looks(now, process, procfs::asleep(process))
+        {
             self.core.step(now, Input::Rests(process));
+            self.write(false);
+            self.effects();
         }
-        self.write();
-        self.effects();
+    }
+
+    fn stop_hearing(&mut self) {
+        if let Some(fd) = self.meetings.take().as_ref().and_then(Meetings::descriptor)
+            && let Err(error) = self.reactor.forget(&[fd])
+        {
+            log::error!("cannot stop hearing what systemd-networkd saves: {error}");
+        }
     }
 
     /// Does what was put off until now.

@@ -24,6 +24,7 @@ use super::{
     clock,
     cost::Cost,
     edges::Told,
+    meetings::Meetings,
     owner_watch::OwnerWatch,
     patience::Patience,
     reactor::{Reactor, Woken},
@@ -135,6 +136,8 @@ pub struct Guard {
     pub(super) lost: Lost,
     pub(super) service: Service,
     pub(super) patience: Patience,
+    /// What a process that is let finish says of links.
+    pub(super) meetings: Option<Meetings>,
     /// What has woken it while it stood aside, and is to be heeded.
     pub(super) woken_aside: Option<Woken>,
     /// Why state is to be read again; one dump serves all reasons.
@@ -185,6 +188,7 @@ impl Guard {
             lost: Lost::default(),
             service,
             patience: Patience::default(),
+            meetings: None,
             woken_aside: None,
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
@@ -259,9 +263,13 @@ impl Guard {
 
     /// Takes in what is there and writes what is to be written; whether there may be more of either.
     pub(super) fn turn(&mut self) -> bool {
+        // What comes of ports that are taken from now on is not heard yet.
+        for link in self.meetings.as_mut().map(Meetings::hear).unwrap_or_default() {
+            self.core.step(clock::now(), Input::Met(link));
+        }
         let more = self.source.take(self.executor.port(), &mut self.taken);
         self.take_in();
-        let wrote = self.write();
+        let wrote = self.write(!more);
         if let Some(at) = self.look_for_owner.take() {
             self.owner_watch.look_again(at);
         }
@@ -414,7 +422,7 @@ impl Guard {
                 self.dump_again(ended);
             }
         }
-        self.write();
+        self.write(false);
         self.effects();
     }
 
@@ -422,7 +430,7 @@ impl Guard {
     fn deadline(&self) -> Option<Stamp> {
         let restart = self.restart.deadline();
         let service = self.service.deadline();
-        let rest = self.core.waited_for().map(|process| self.patience.deadline(process, self.core.waits()));
+        let rest = self.core.waited_for().map(|waited| self.patience.deadline(waited.process));
         [self.core.deadline(), self.later.deadline(), self.dump_not_before, restart, service, rest]
             .into_iter()
             .flatten()
@@ -451,6 +459,10 @@ impl Guard {
         if let Some(Poll::Ready(result)) = self.dumping.as_mut().map(|dump| Pin::new(dump).poll(cx)) {
             self.dumping = None;
             self.dumped(result.context("the dump broke off")?);
+            attended = Attended::Somebody;
+        }
+        if let Some(Poll::Ready(fd)) = self.meetings.as_mut().map(|meetings| meetings.poll_open(cx)) {
+            self.reactor.watch(&[fd]).context("cannot wait for what systemd-networkd saves")?;
             attended = Attended::Somebody;
         }
         if self.owner_watch.poll_changed(cx).is_ready() {

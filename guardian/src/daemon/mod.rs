@@ -12,6 +12,7 @@ mod cost;
 mod edges;
 mod guard;
 mod lock;
+mod meetings;
 mod owner_watch;
 mod patience;
 mod priority;

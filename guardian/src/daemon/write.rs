@@ -12,8 +12,8 @@ const WRITES: usize = 256;
 const ASIDE: Duration = Duration::from_millis(10);
 
 impl Guard {
-    /// One round of writes; whether there was anything to write.
-    pub(super) fn write(&mut self) -> bool {
+    /// One round of writes; whether there was anything to write. Where nothing is left to take in, it may end with a sleep.
+    pub(super) fn write(&mut self, is_last: bool) -> bool {
         let actions = self.core.plan(clock::now(), WRITES);
         if actions.is_empty() {
             return false;
@@ -21,7 +21,7 @@ impl Guard {
         let sent = clock::now();
         let mut results = self.executor.apply(&actions);
         let done = clock::now();
-        if results == [Applied::Verified] && self.core.writes_the_last() {
+        if is_last && results == [Applied::Verified] && self.core.writes_the_last() {
             self.stand_aside(done);
         }
         self.source.complete(&mut results, sent);
@@ -32,14 +32,16 @@ impl Guard {
 
     /// Sleeps before the books are kept: a restore often runs on the CPU of the very program that made it necessary, and
     /// that program has waited long enough. What comes meanwhile ends it.
+    ///
+    /// Not where anything else is due so soon, and not while lookups are counted, which would go on for what is back.
     fn stand_aside(&mut self, now: Stamp) {
-        if self.core.deadline().is_some_and(|at| at < now.after(ASIDE)) {
+        let due = self.core.deadline().is_some_and(|at| at < now.after(ASIDE));
+        let has_other_things_to_do = due || self.core.waited_for().is_some() || self.cost.is_counting();
+        if has_other_things_to_do || self.woken_aside.is_some() {
             return;
         }
-        // Where it cannot sleep it says so when it tries again.
-        if let Ok(woken @ (Woken::Bell | Woken::Loss)) = self.reactor.sleep(Some(ASIDE))
-            && self.woken_aside != Some(Woken::Loss)
-        {
+        // Where it cannot sleep it says so when it tries again. What a source has is taken in the next turn.
+        if let Ok(woken @ (Woken::Bell | Woken::Loss)) = self.reactor.sleep(Some(ASIDE)) {
             self.woken_aside = Some(woken);
         }
     }

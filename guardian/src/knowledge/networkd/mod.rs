@@ -1,6 +1,5 @@
 //! What systemd-networkd is told to do on this node, read as it reads it itself (systemd.network(5), networkd.conf(5)).
 
-mod link;
 mod matching;
 mod remedy;
 
@@ -9,7 +8,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use link::SavedLinks;
 pub use matching::{Interface, Matches};
 pub use remedy::advise;
 

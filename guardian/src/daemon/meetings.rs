@@ -1,0 +1,162 @@
+//! Which links systemd-networkd meets anew, of those that it has forgotten.
+//!
+//! It forgets a link that leaves a bridge, and what it has saved of it with it. When it has met it anew, and asked the kernel
+//! about it, it saves it again (`link_drop` and `link_save` of `src/network`, systemd 246 to 257). Where it finds it after
+//! that is of no matter to it: a port that comes back earlier is taken out again, one that comes back then is left alone.
+//!
+//! That it saves links in `/run/systemd/netif/links` is no interface that anybody promises. Where there is nothing, or
+//! nothing that may be read, it is waited until the process rests, or for as long as it took the last time.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::{model::ProcessId, procfs};
+
+/// Where it saves them, a file for each ifindex.
+const FOLDER: &str = "run/systemd/netif/links";
+
+/// What is said of one process, while it is waited for.
+#[derive(Debug)]
+pub struct Meetings {
+    process: ProcessId,
+    state: State,
+    forgotten: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// On a thread of its own: it is for the process to say what its folder is, and that may make who opens it wait.
+    Opening(JoinHandle<Option<OwnedFd>>),
+    Open(OwnedFd),
+    /// There is nothing to be heard.
+    Closed,
+}
+
+impl Meetings {
+    /// Begins to listen. To be called within the runtime.
+    pub fn begin(process: ProcessId) -> Self {
+        let state = State::Opening(spawn_blocking(move || open(process)));
+        Self { process, state, forgotten: BTreeSet::new() }
+    }
+
+    /// Whose they are.
+    pub const fn process(&self) -> ProcessId {
+        self.process
+    }
+
+    /// Once it is open: what wakes when there is something to hear.
+    pub fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<RawFd> {
+        let State::Opening(opening) = &mut self.state else { return Poll::Pending };
+        let Poll::Ready(opened) = Pin::new(opening).poll(cx) else { return Poll::Pending };
+        self.state = opened.ok().flatten().map_or(State::Closed, State::Open);
+        self.descriptor().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// What wakes, where it is open.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        match &self.state {
+            State::Open(fd) => Some(fd.as_raw_fd()),
+            _ => None,
+        }
+    }
+
+    /// The links, by ifindex, that have been met anew since this was asked last. Asks until nothing is left, and never waits.
+    pub fn hear(&mut self) -> Vec<u32> {
+        let State::Open(fd) = &self.state else { return Vec::new() };
+        let mut met = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(fd, &mut buffer);
+        while let Ok(event) = reader.next() {
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.forgotten.clear();
+            }
+            // It writes each under another name first.
+            let name = event.file_name().and_then(|name| name.to_str().ok());
+            let Some(link) = name.and_then(|name| name.parse().ok()) else { continue };
+            if event.events().contains(ReadFlags::DELETE) {
+                self.forgotten.insert(link);
+            } else if self.forgotten.remove(&link) {
+                met.push(link);
+            }
+        }
+        met
+    }
+}
+
+fn open(process: ProcessId) -> Option<OwnedFd> {
+    let folder = procfs::folder(process, FOLDER)?;
+    watch(&folder).inspect_err(|error| log::debug!("cannot hear what systemd-networkd saves: {error}")).ok()
+}
+
+fn watch(folder: &File) -> rustix::io::Result<OwnedFd> {
+    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let flags = WatchFlags::DELETE | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+    inotify::add_watch(&inotify, format!("/proc/self/fd/{}", folder.as_raw_fd()), flags)?;
+    Ok(inotify)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path, thread, time::Duration};
+
+    use super::*;
+
+    fn meetings(folder: &Path) -> Meetings {
+        let inotify = watch(&File::open(folder).unwrap()).unwrap();
+        let process = ProcessId { tgid: 7, start_ns: 1 };
+        Meetings { process, state: State::Open(inotify), forgotten: BTreeSet::new() }
+    }
+
+    /// As `link_save` does it: under another name, and then in its place.
+    fn save(folder: &Path, link: u32) {
+        fs::write(folder.join(".#new"), "ADMIN_STATE=initialized\n").unwrap();
+        fs::rename(folder.join(".#new"), folder.join(link.to_string())).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_met_anew_once_it_was_forgotten_and_is_saved() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        for link in [7, 8, 9] {
+            save(folder, link);
+        }
+        let mut meetings = meetings(folder);
+        assert!(meetings.hear().is_empty(), "that was before");
+        save(folder, 7);
+        assert!(meetings.hear().is_empty(), "it is on its way, and has not been forgotten");
+        fs::remove_file(folder.join("7")).unwrap();
+        fs::remove_file(folder.join("8")).unwrap();
+        assert!(meetings.hear().is_empty());
+        save(folder, 9);
+        save(folder, 8);
+        assert_eq!(meetings.hear(), [8]);
+        save(folder, 8);
+        save(folder, 7);
+        assert_eq!(meetings.hear(), [7], "8 has been told");
+        fs::remove_file(folder.join("8")).unwrap();
+        save(folder, 8);
+        assert_eq!(meetings.hear(), [8], "and is told again");
+        fs::write(folder.join("lost+found"), "").unwrap();
+        assert!(meetings.hear().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_has_no_such_folder_is_not_heard() {
+        let nobody = ProcessId { tgid: u32::MAX, start_ns: 1 };
+        let mut meetings = Meetings::begin(nobody);
+        while matches!(meetings.state, State::Opening(_)) {
+            let _ = std::future::poll_fn(|cx| Poll::Ready(meetings.poll_open(cx))).await;
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!((meetings.descriptor(), meetings.hear()), (None, vec![]));
+    }
+}
