@@ -110,7 +110,8 @@ impl Guard {
     fn wait_for(&mut self, now: Stamp) {
         let waited = self.core.waited_for();
         let heard = waited.filter(|waited| waited.is_networkd).map(|waited| waited.process);
-        if self.meetings.as_ref().map(Meetings::process) != heard {
+        let is_opening = self.meetings.as_ref().is_some_and(Meetings::is_opening);
+        if self.meetings.as_ref().map(Meetings::process) != heard && !is_opening {
             self.stop_hearing();
             self.meetings = heard.map(Meetings::begin);
         }

@@ -264,10 +264,12 @@ impl Guard {
     /// Takes in what is there and writes what is to be written; whether there may be more of either.
     pub(super) fn turn(&mut self) -> bool {
         // What comes of ports that are taken from now on is not heard yet.
-        for link in self.meetings.as_mut().map(Meetings::hear).unwrap_or_default() {
+        let mut met = Vec::new();
+        let more_to_hear = self.meetings.as_mut().is_some_and(|meetings| meetings.hear(&mut met));
+        for link in met {
             self.core.step(clock::now(), Input::Met(link));
         }
-        let more = self.source.take(self.executor.port(), &mut self.taken);
+        let more = more_to_hear | self.source.take(self.executor.port(), &mut self.taken);
         self.take_in();
         let wrote = self.write(!more);
         if let Some(at) = self.look_for_owner.take() {

@@ -24,7 +24,13 @@ use crate::{model::ProcessId, procfs};
 /// Where it saves them, a file for each ifindex.
 const FOLDER: &str = "run/systemd/netif/links";
 
-/// What is said of one process, while it is waited for.
+/// What is heard at once, between two looks at what else has come.
+const BATCH: usize = 1024;
+
+/// Links that are known to be forgotten; more than a node has.
+const FORGOTTEN: usize = 4096;
+
+/// What one process says, while it is waited for.
 #[derive(Debug)]
 pub struct Meetings {
     process: ProcessId,
@@ -53,6 +59,11 @@ impl Meetings {
         self.process
     }
 
+    /// Whether the thread that opens them has not come back. Another one might be kept waiting, too.
+    pub fn is_opening(&self) -> bool {
+        matches!(&self.state, State::Opening(opening) if !opening.is_finished())
+    }
+
     /// Once it is open: what wakes when there is something to hear.
     pub fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<RawFd> {
         let State::Opening(opening) = &mut self.state else { return Poll::Pending };
@@ -69,26 +80,27 @@ impl Meetings {
         }
     }
 
-    /// The links, by ifindex, that have been met anew since this was asked last. Asks until nothing is left, and never waits.
-    pub fn hear(&mut self) -> Vec<u32> {
-        let State::Open(fd) = &self.state else { return Vec::new() };
-        let mut met = Vec::new();
+    /// Hears, by ifindex, which links have been met anew since this was asked last. Never waits; whether there may be more,
+    /// for which nobody is woken again.
+    pub fn hear(&mut self, met: &mut Vec<u32>) -> bool {
+        let State::Open(fd) = &self.state else { return false };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(fd, &mut buffer);
-        while let Ok(event) = reader.next() {
+        for _ in 0..BATCH {
+            let Ok(event) = reader.next() else { return false };
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 self.forgotten.clear();
             }
             // It writes each under another name first.
             let name = event.file_name().and_then(|name| name.to_str().ok());
             let Some(link) = name.and_then(|name| name.parse().ok()) else { continue };
-            if event.events().contains(ReadFlags::DELETE) {
+            if !event.events().contains(ReadFlags::DELETE) {
+                met.extend(self.forgotten.take(&link));
+            } else if self.forgotten.len() < FORGOTTEN {
                 self.forgotten.insert(link);
-            } else if self.forgotten.remove(&link) {
-                met.push(link);
             }
         }
-        met
+        true
     }
 }
 
@@ -116,6 +128,12 @@ mod tests {
         Meetings { process, state: State::Open(inotify), forgotten: BTreeSet::new() }
     }
 
+    fn heard(meetings: &mut Meetings) -> Vec<u32> {
+        let mut met = Vec::new();
+        while meetings.hear(&mut met) {}
+        met
+    }
+
     /// As `link_save` does it: under another name, and then in its place.
     fn save(folder: &Path, link: u32) {
         fs::write(folder.join(".#new"), "ADMIN_STATE=initialized\n").unwrap();
@@ -130,23 +148,40 @@ mod tests {
             save(folder, link);
         }
         let mut meetings = meetings(folder);
-        assert!(meetings.hear().is_empty(), "that was before");
+        assert!(heard(&mut meetings).is_empty(), "that was before");
         save(folder, 7);
-        assert!(meetings.hear().is_empty(), "it is on its way, and has not been forgotten");
+        assert!(heard(&mut meetings).is_empty(), "it is on its way, and has not been forgotten");
         fs::remove_file(folder.join("7")).unwrap();
         fs::remove_file(folder.join("8")).unwrap();
-        assert!(meetings.hear().is_empty());
+        assert!(heard(&mut meetings).is_empty());
         save(folder, 9);
         save(folder, 8);
-        assert_eq!(meetings.hear(), [8]);
+        assert_eq!(heard(&mut meetings), [8]);
         save(folder, 8);
         save(folder, 7);
-        assert_eq!(meetings.hear(), [7], "8 has been told");
+        assert_eq!(heard(&mut meetings), [7], "8 has been told");
         fs::remove_file(folder.join("8")).unwrap();
         save(folder, 8);
-        assert_eq!(meetings.hear(), [8], "and is told again");
+        assert_eq!(heard(&mut meetings), [8], "and is told again");
         fs::write(folder.join("lost+found"), "").unwrap();
-        assert!(meetings.hear().is_empty());
+        assert!(heard(&mut meetings).is_empty());
+    }
+
+    /// Whose folder it is can make much of nothing: others have their turn meanwhile, and what is kept is bounded.
+    #[test]
+    fn a_flood_is_heard_in_parts() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut meetings = meetings(temporary.path());
+        for link in 0..5000 {
+            save(temporary.path(), link);
+            fs::remove_file(temporary.path().join(link.to_string())).unwrap();
+        }
+        let (mut met, mut parts) = (Vec::new(), 1);
+        while meetings.hear(&mut met) {
+            parts += 1;
+        }
+        assert!(met.is_empty() && parts > 5, "{parts}");
+        assert_eq!(meetings.forgotten.len(), FORGOTTEN);
     }
 
     #[tokio::test]
@@ -157,6 +192,6 @@ mod tests {
             let _ = std::future::poll_fn(|cx| Poll::Ready(meetings.poll_open(cx))).await;
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!((meetings.descriptor(), meetings.hear()), (None, vec![]));
+        assert_eq!((meetings.descriptor(), heard(&mut meetings)), (None, vec![]));
     }
 }

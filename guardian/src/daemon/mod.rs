@@ -26,7 +26,7 @@ mod settings;
 mod source;
 mod write;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 
@@ -36,6 +36,9 @@ use crate::{
         ask::Asker, control::Control, http::Http, journal::Journal, kubernetes::Kubernetes, metrics::Metrics,
     },
 };
+
+/// How long it is waited at the end for threads that read files: a file system may not answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the command line decides beyond the configuration.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +89,7 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
     });
     drop(within);
     // The journal takes what is on its way, then the edges end.
-    drop(runtime);
+    runtime.shutdown_timeout(PATIENCE);
     edges.finish();
     drop(lock);
     result
