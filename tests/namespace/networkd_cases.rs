@@ -4,6 +4,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use lab::{Guardian, Lab, Networkd, Settings, State, slowness, wait_for};
 use serde_json::Value;
 
@@ -283,34 +284,23 @@ fn doctor_finds_the_lines_at_fault() -> Result<()> {
     Ok(())
 }
 
-/// How long the ports that systemd-networkd took three times were away the third time, beside what had passed between the
-/// second time and the third, in percent; of as many ports, half no more.
+/// For how long systemd-networkd's third taking of a port lasts, beside the time from the second to the third, in percent;
+/// the median of the ports that it took so often.
 ///
 /// A port that is waited for until it rests is away for as long as a round of it takes. It says earlier that it has met it.
-fn share_of_a_round(events: &[lab::Event], ports: &[&str]) -> Result<u64> {
+fn share_of_a_round(events: &[lab::Event], ports: &[&str]) -> Result<i128> {
     let mut shares = Vec::new();
     for port in ports {
         let taken: Vec<_> = events.iter().filter(|event| event.key() == *port).collect();
         if let [_, second, third, ..] = taken[..] {
-            let [second_at, third_at] = [second, third].map(|event| micros_of_hour(event.text("/time")));
-            // Past the hour it begins anew.
-            let round = (third_at? + HOUR - second_at?) % HOUR;
-            shares.push(third.number("/outage_us").context("no outage")? * 100 / round);
+            let time = |event: &lab::Event| event.text("/time").parse::<Timestamp>();
+            let round = time(third)?.duration_since(time(second)?).as_micros();
+            let outage = third.number("/outage_us").context("no outage")?;
+            shares.push(i128::from(outage) * 100 / round);
         }
     }
     shares.sort_unstable();
     shares.get(shares.len() / 2).copied().with_context(|| format!("none was taken three times: {ports:?}"))
-}
-
-/// In microseconds.
-const HOUR: u64 = 3_600_000_000;
-
-/// Microseconds since the hour began, of RFC 3339 with microseconds.
-fn micros_of_hour(time: &str) -> Result<u64> {
-    let number = |range| time.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());
-    let parts = [number(14..16), number(17..19), number(20..26)];
-    let [Some(minutes), Some(seconds), Some(micros)] = parts else { anyhow::bail!("no time: {time}") };
-    Ok((minutes * 60 + seconds) * 1_000_000 + micros)
 }
 
 /// A port comes back as soon as systemd-networkd has met it anew.

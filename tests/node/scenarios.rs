@@ -170,7 +170,7 @@ fn a_file_that_matches_every_link() -> Result<()> {
         // What it takes one time after the other uses up a budget of restores, as nobody does who restarts it now and then.
         thread::sleep(Duration::from_secs(60));
         for tally in disturb_and_name(&rig, &[what])? {
-            // Half a second, on an emulated machine: 20 to 30 ms on another.
+            // Half a second, on an emulated machine, which is twenty times as slow.
             assert!(tally.late < 100, "{what:?}: {tally}\n{}", ask("events -o wide")?);
         }
     }

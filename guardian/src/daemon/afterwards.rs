@@ -21,7 +21,7 @@ use crate::{
 
 /// Records are made this long after the first change that they tell of: longer than a tick of most kernels' clocks, so that
 /// the guard goes to sleep without setting a timer, which would take longer than all the rest of its way there.
-const RECORDS: Duration = Duration::from_millis(10);
+pub(super) const RECORDS: Duration = Duration::from_millis(10);
 
 /// Gauges follow a change after this time, so that a burst costs one count.
 const GAUGES: Duration = Duration::from_millis(20);

@@ -138,8 +138,8 @@ pub struct Guard {
     pub(super) patience: Patience,
     /// What a process that is let finish says of links.
     pub(super) meetings: Option<Meetings>,
-    /// What has woken it while it stood aside, and is to be heeded.
-    pub(super) woken_aside: Option<Woken>,
+    /// Whether the bell has rung while it stood aside.
+    pub(super) rung: bool,
     /// Why state is to be read again; one dump serves all reasons.
     wanted: BTreeSet<Reason>,
     dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
@@ -189,7 +189,7 @@ impl Guard {
             service,
             patience: Patience::default(),
             meetings: None,
-            woken_aside: None,
+            rung: false,
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
@@ -217,12 +217,6 @@ impl Guard {
             }
             // A flood must not keep the others waiting for ever.
             let flooded = (0..TURNS).all(|_| self.turn());
-            if let Some(aside) = self.woken_aside.take() {
-                woken = aside;
-                if woken == Woken::Loss {
-                    self.count_losses();
-                }
-            }
             if flooded {
                 self.service.turned(clock::now());
             }
@@ -233,8 +227,11 @@ impl Guard {
                 self.due();
             }
             // What has begun meanwhile does not know the bell yet: soon something is due (`Later::touch`).
-            let heed =
-                flooded || due || matches!(woken, Woken::Bell | Woken::Loss) || !self.wanted.is_empty();
+            let heed = std::mem::take(&mut self.rung)
+                || flooded
+                || due
+                || matches!(woken, Woken::Bell | Woken::Loss)
+                || !self.wanted.is_empty();
             woken = match if heed { self.attend(&mut signals)? } else { Attended::Nobody } {
                 Attended::End => {
                     self.finish();

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How long it is waited at the end for threads that read files: a file system may not answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// What the command line decides beyond the configuration.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +89,7 @@ pub fn run(config: Config, options: RunOptions) -> anyhow::Result<()> {
     });
     drop(within);
     // The journal takes what is on its way, then the edges end.
-    runtime.shutdown_timeout(PATIENCE);
+    runtime.shutdown_timeout(SHUTDOWN);
     edges.finish();
     drop(lock);
     result

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{clock, guard::Guard, reactor::Woken};
+use super::{afterwards::RECORDS, clock, guard::Guard, reactor::Woken};
 use crate::{core::plan::Applied, model::Stamp};
 
 /// Writes in one go, between two looks at what has come.
 const WRITES: usize = 256;
 
-/// How long the guard stands aside at most: longer than a tick of most kernels' clocks, so that no timer has to be set.
-const ASIDE: Duration = Duration::from_millis(10);
+/// How long the guard stands aside at most: until it has records to make, and for the same reason no less.
+const ASIDE: Duration = RECORDS;
 
 impl Guard {
     /// One round of writes; whether there was anything to write. Where nothing is left to take in, it may end with a sleep.
@@ -37,12 +37,14 @@ impl Guard {
     fn stand_aside(&mut self, now: Stamp) {
         let due = self.core.deadline().is_some_and(|at| at < now.after(ASIDE));
         let has_other_things_to_do = due || self.core.waited_for().is_some() || self.cost.is_counting();
-        if has_other_things_to_do || self.woken_aside.is_some() {
+        if has_other_things_to_do || self.rung {
             return;
         }
         // Where it cannot sleep it says so when it tries again. What a source has is taken in the next turn.
-        if let Ok(woken @ (Woken::Bell | Woken::Loss)) = self.reactor.sleep(Some(ASIDE)) {
-            self.woken_aside = Some(woken);
+        let woken = self.reactor.sleep(Some(ASIDE)).unwrap_or(Woken::Source);
+        if woken == Woken::Loss {
+            self.count_losses();
         }
+        self.rung = matches!(woken, Woken::Bell | Woken::Loss);
     }
 }
