@@ -244,6 +244,50 @@ pub const fn lookup_key(family: u32, table: u32, address: [u32; 4]) -> [u32; LOO
     [family, table, address[0], address[1], address[2], address[3]]
 }
 
+/// The most ports that have a cable at a time; a kubelet takes 110 pods where it is not told to take more.
+pub const CABLES_MAX: u32 = 256;
+
+/// What a port is lent that has to stay out of its bridge: a value of the map `CABLES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Cable {
+    /// Until when: `CLOCK_MONOTONIC`, in nanoseconds; 0 where it is ready, and not lent unless switched on.
+    pub until: u64,
+    /// The hardware address of the bridge, in the first six bytes as they are in memory; zeros follow.
+    pub address: u64,
+    /// For how long it is lent when `by` takes the port, in nanoseconds.
+    pub time: u64,
+    /// The ifindex of the bridge.
+    pub bridge: u32,
+    /// The thread group id of who is expected to take it, in the initial pid namespace.
+    pub by: u32,
+}
+
+/// Where a hardware address is: a value of the map `BEHIND`, whose keys are as [`Cable::address`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Behind {
+    /// When a frame for it went to all ports: `CLOCK_MONOTONIC`, in nanoseconds.
+    pub flooded: u64,
+    /// The ifindex of the port that it was heard on; 0 where it was not.
+    pub port: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// A hardware address as [`Cable::address`].
+#[inline]
+pub const fn address_word(bytes: [u8; 6]) -> u64 {
+    u64::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], 0, 0])
+}
+
+/// And back.
+#[inline]
+pub const fn address_bytes(word: u64) -> [u8; 6] {
+    let bytes = word.to_ne_bytes();
+    [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]
+}
+
 /// The bytes of the kernel's words for a refusal that are kept, with the terminator; its longest constant is shorter.
 pub const WORDS_MAX: usize = 160;
 
@@ -286,3 +330,5 @@ const _: () = assert!(size_of::<FallenRecord>() == 72 + 24);
 const _: () = assert!(size_of::<ProcessRecord>() == 88 + EXE_MAX + ARGV_MAX);
 const _: () = assert!(size_of::<ExitRecord>() == 24);
 const _: () = assert!(size_of::<Whoami>() == 64);
+const _: () = assert!(size_of::<Cable>() == 32);
+const _: () = assert!(size_of::<Behind>() == 16);

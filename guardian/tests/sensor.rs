@@ -420,10 +420,22 @@ fn every_sensor_works_here() {
         let names: Vec<_> = status.iter().map(|sensor| sensor.name).collect();
         assert_eq!(
             names,
-            ["tap", "identity", "interrupt", "fork", "exec", "exit", "extack", "processes", "lookups", "fib"]
+            [
+                "tap",
+                "identity",
+                "interrupt",
+                "fork",
+                "exec",
+                "exit",
+                "extack",
+                "processes",
+                "lookups",
+                "cable",
+                "fib"
+            ]
         );
-        // Of lookups it says when they are counted, of the FIB hooks by what means.
-        let fine = |sensor: &SensorStatus| sensor.why.is_none() || sensor.name == "lookups";
+        // Of lookups and cables it says when they are attached, of the FIB hooks by what means.
+        let fine = |sensor: &SensorStatus| sensor.why.is_none() || matches!(sensor.name, "lookups" | "cable");
         let there = |sensor: &SensorStatus| {
             sensor.name != "fib" && (sensor.name != "extack" || sensor_lab::says_why_it_refuses())
         };

@@ -155,11 +155,12 @@ fn what_this_kernel_gives() {
             "not named"
         };
         println!(
-            "\nkernel: {} | {request} | {silent} | {} | {} | {}",
+            "\nkernel: {} | {request} | {silent} | {} | {} | {} | {}",
             release.trim(),
             works("interrupt"),
             works("extack"),
             works("lookups"),
+            works("cable"),
         );
         assert!(named, "{task:?} {process:?}");
     });

@@ -173,7 +173,7 @@ impl Lab {
     /// The links that kube-router and the bridge plugin make.
     pub fn kube_links(&self) -> Result<()> {
         self.batch(&format!(
-            "link add kube-bridge type bridge\n\
+            "link add kube-bridge address 02:00:0a:f4:01:01 type bridge\n\
              link set kube-bridge up\n\
              addr add 10.244.1.1/24 dev kube-bridge\n\
              link add kube-dummy-if type bridge\n\

@@ -116,7 +116,7 @@ impl Lab {
     /// As [`Self::kube_links`], with a vxlan for the tunnel.
     pub fn kube_links_with_vxlan(&self) -> Result<()> {
         self.batch(&format!(
-            "link add kube-bridge type bridge\n\
+            "link add kube-bridge address 02:00:0a:f4:01:01 type bridge\n\
              link set kube-bridge up\n\
              addr add 10.244.1.1/24 dev kube-bridge\n\
              link add kube-dummy-if type bridge\n\

@@ -5,6 +5,7 @@
 
 mod absence;
 mod actors;
+mod cables;
 mod churn;
 mod cost;
 mod damping;

@@ -235,7 +235,7 @@ fn kube_router(pod: &Pod) -> Result<()> {
          link set {TUNNEL} mtu 1480 up\n\
          link add tun-fou type ipip local {NODE} remote 192.168.77.3 encap fou encap-sport auto encap-dport 5556\n\
          link set tun-fou up\n\
-         link add kube-bridge type bridge\n\
+         link add kube-bridge address 02:00:0a:f4:01:01 type bridge\n\
          link set kube-bridge up\n\
          addr add 10.244.1.1/24 dev kube-bridge\n\
          link add kube-dummy-if type dummy\n\

@@ -161,7 +161,8 @@ fn a_file_that_matches_every_card() -> Result<()> {
     disturb_and_name(&rig, &[Carrier]).map(drop)
 }
 
-/// networkd takes the pod's cable out of its bridge each time that it finds it there, and is let finish: some are late.
+/// networkd takes the pod's cable out of its bridge each time that it finds it there, and is let finish; its frames are carried
+/// meanwhile. On an emulated machine, twenty times as slow, the first time may cost some.
 #[test]
 fn a_file_that_matches_every_link() -> Result<()> {
     let rig = Rig::new(Setup::CatchAll)?;
@@ -170,8 +171,7 @@ fn a_file_that_matches_every_link() -> Result<()> {
         // What it takes one time after the other uses up a budget of restores, as nobody does who restarts it now and then.
         thread::sleep(Duration::from_secs(60));
         for tally in disturb_and_name(&rig, &[what])? {
-            // Half a second, on an emulated machine, which is twenty times as slow.
-            assert!(tally.late < 100, "{what:?}: {tally}\n{}", ask("events -o wide")?);
+            assert!(tally.late < 20, "{what:?}: {tally}\n{}", ask("events -o wide")?);
         }
     }
     Ok(())

@@ -162,7 +162,7 @@ pub fn kernels(series: &[String]) -> Result<()> {
 
 /// The table of kernels, and what its rows are between.
 const KERNELS: &str = "docs/kernels.md";
-const MARK: &str = "|---|---|---|---|---|---|\n";
+const MARK: &str = "|---|---|---|---|---|---|---|\n";
 const END: &str = "<!-- by cargo xtask kernels -->\n";
 
 /// Runs a verb of this program in a guest.
@@ -178,7 +178,8 @@ pub fn verb_in_guest(verb: &[String]) -> Result<()> {
 
 /// What cargo is told besides for the tests of a whole node, and of the sensors.
 const NODE: &[&str] = &["--package", "route-guardian-tests", "--features", "node", "--test", "node"];
-const KERNEL: &[&str] = &["--package", "route-guardian", "--test", "sensor_kernel"];
+const KERNEL: &[&str] =
+    &["--package", "route-guardian", "--test", "sensor_cables", "--test", "sensor_kernel"];
 /// With the features of [`test`], so that they are compiled once.
 const SENSORS: &[&str] = &[
     "--package",
@@ -187,6 +188,8 @@ const SENSORS: &[&str] = &[
     "kubernetes",
     "--test",
     "sensor",
+    "--test",
+    "sensor_cables",
     "--test",
     "sensor_kernel",
 ];

@@ -1,5 +1,6 @@
 //! The programs by subject, and the maps and globals they share.
 
+mod cable;
 mod extack;
 mod fib;
 mod lifecycle;
@@ -17,7 +18,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, RingBuf},
 };
 use core::arch::asm;
-use route_guardian_ebpf::{LOOKUP_KEY, LOST_KINDS, ProcessRecord, WATCHED_ROUTES, Whoami, Words};
+use route_guardian_ebpf::{
+    Behind, CABLES_MAX, Cable, LOOKUP_KEY, LOST_KINDS, ProcessRecord, WATCHED_ROUTES, Whoami, Words,
+};
 
 /// The one stream of records to the daemon: one order for messages, processes and exits. The size is set
 /// at load.
@@ -63,6 +66,23 @@ static WATCHED: LpmTrie<[u32; LOOKUP_KEY / 4], u64> = LpmTrie::with_max_entries(
 /// has one lock for that.
 #[map]
 static FLUSHING: HashMap<u64, u8> = HashMap::with_max_entries(64, 0);
+
+/// The cables that are lent, or ready to be, by the ifindex of their port. Written by the daemon only.
+#[map]
+static CABLES: HashMap<u32, Cable> = HashMap::with_max_entries(CABLES_MAX, BPF_F_NO_PREALLOC);
+
+/// The ports of it that the kernel's own word has switched on, and until when (`CLOCK_MONOTONIC`, in nanoseconds). Written by
+/// the tap; the daemon only takes away those that have no cable any more.
+#[map]
+static SWITCHED: HashMap<u32, u64> = HashMap::with_max_entries(CABLES_MAX, BPF_F_NO_PREALLOC);
+
+/// The ports of it, and zeros behind them.
+#[map]
+static PORTS: Array<u32> = Array::with_max_entries(CABLES_MAX, 0);
+
+/// Where a hardware address was heard last.
+#[map]
+static BEHIND: LruHashMap<u64, Behind> = LruHashMap::with_max_entries(1024, 0);
 
 /// What was lost, by kind, since load. One atomic counter per kind and not one per CPU: a preempted
 /// program would lose increments of those, and nothing counts often.

@@ -1,6 +1,6 @@
 //! Which messages the daemon needs to see. When unsure, it does.
 
-use super::{OUTSIDE_LINKS, SCOPE_TABLES};
+use super::{OUTSIDE_LINKS, SCOPE_TABLES, cable, task};
 use aya_ebpf::{Global, helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
 use core::mem::MaybeUninit;
 
@@ -55,6 +55,9 @@ pub(super) struct Header {
     pub port: u32,
 }
 
+/// Where the body of a message begins.
+const BODY: u32 = size_of::<Header>() as u32;
+
 /// `struct rtmsg`.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -82,7 +85,6 @@ pub(super) fn load<T: Copy>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
 /// Whether a message of this kind can concern anybody: decided by its head alone.
 #[inline(always)]
 pub(super) fn is_of_interest(ctx: &SkBuffContext, header: &Header) -> bool {
-    const BODY: u32 = size_of::<Header>() as u32;
     match header.kind {
         NEW_ROUTE | DEL_ROUTE => {
             let Some(route) = load::<RouteHeader>(ctx, BODY) else { return false };
@@ -103,11 +105,27 @@ pub(super) fn is_of_interest(ctx: &SkBuffContext, header: &Header) -> bool {
                 || has_table(u32::from(route.table))
                 || attributes_in_scope(ctx, BODY + size_of::<RouteHeader>() as u32)
         }
-        // A bridge's view of its ports is another table.
-        NEW_LINK | DEL_LINK => load::<u8>(ctx, BODY) != Some(AF_BRIDGE),
+        NEW_LINK | DEL_LINK => !is_by_bridge(ctx, header),
         NEW_ADDR | DEL_ADDR | NEW_RULE | DEL_RULE | NEW_NEXTHOP | DEL_NEXTHOP => true,
         _ => false,
     }
+}
+
+/// Whether a message is a bridge's view of one of its ports, which is another table; cables heed it.
+#[inline(always)]
+fn is_by_bridge(ctx: &SkBuffContext, header: &Header) -> bool {
+    // `ifi_family` and `ifi_index` of `struct ifinfomsg`
+    if load::<u8>(ctx, BODY) != Some(AF_BRIDGE) {
+        return false;
+    }
+    if let Some(port) = load::<u32>(ctx, BODY + 4) {
+        if header.kind == NEW_LINK {
+            cable::is_in(port);
+        } else {
+            cable::is_leaving(port, task::tgid(task::current()));
+        }
+    }
+    true
 }
 
 /// Whether routes of this protocol are in scope on any link.

@@ -45,6 +45,19 @@ pub(super) fn id(task: u64) -> Id {
     Id { tgid: field(task, &TASK_TGID), pad: 0, start: field(leader, &TASK_START) }
 }
 
+/// The number of `current`'s process, in whatever context; 0 where nobody can say.
+#[inline(always)]
+pub(super) fn tgid(task: u64) -> u32 {
+    let identity = IDENTITY.load();
+    if identity == Identity::Task as u32 {
+        field(task, &TASK_TGID)
+    } else if identity == Identity::Helpers as u32 {
+        (bpf_get_current_pid_tgid() >> 32) as u32
+    } else {
+        0
+    }
+}
+
 /// Fills in everything about the task that runs this program. `asked`: it carries out its own request for certain, and is
 /// not merely interrupted.
 #[inline(always)]
@@ -216,15 +229,7 @@ pub(super) fn remember_self() {
 /// Whether `current` is a thread of the daemon. Reads nothing else of it.
 #[inline(always)]
 pub(super) fn is_own(task: u64) -> bool {
-    let identity = IDENTITY.load();
-    let tgid = if identity == Identity::Task as u32 {
-        field(task, &TASK_TGID)
-    } else if identity == Identity::Helpers as u32 {
-        (bpf_get_current_pid_tgid() >> 32) as u32
-    } else {
-        0
-    };
-    is_self(tgid)
+    is_self(tgid(task))
 }
 
 /// Whether a process is the daemon itself, by its number alone: that is the daemon's as long as it lives.

@@ -185,7 +185,8 @@ pub const KEYS: &[Key] = &[
         name: "restore.lend",
         what: "systemd-networkd takes the node's own IPv4 address away when it is restarted or reconfigures a card, and \
                sets it again when it has it. If tunnels or routes in the scope depend on that address, it is put back \
-               for so long at most, so that they work meanwhile.",
+               for so long at most, so that they work meanwhile. So long at most are pods carried, too, whose cable it \
+               keeps out of their bridge.",
         value: "duration with its unit, at least `1s`, or `never`",
         example: r#""never""#,
         takes: Takes::Reload,

@@ -173,6 +173,6 @@ pub struct Report {
     pub restored: Option<Stamp>,
     /// Nobody waits for it to come back.
     pub let_go: bool,
-    /// Why it failed or is held.
+    /// Why it failed or is held; what was lent meanwhile, where it is back.
     pub error: Option<String>,
 }

@@ -83,6 +83,9 @@ impl Core {
         };
         let Some(entry) = self.rib.get_mut(&key) else { return };
         entry.loss = Some(Box::new(loss));
+        if matches!(key, Key::Port(_)) {
+            self.port_was_taken(who);
+        }
         if self.settings.mode == Mode::Observe {
             self.report(key, Outcome::Observed, None);
         } else if let Some(text) = self.orphaned(now) {

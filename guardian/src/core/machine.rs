@@ -72,6 +72,8 @@ pub struct Core {
     pub(super) insisting: HashMap<ProcessId, Insistence>,
     /// How many restores of a kind in a row processes have undone at once, and when the last.
     pub(super) undone: HashMap<(ProcessId, ObjectKind), (u32, Stamp)>,
+    /// When systemd-networkd has taken a port last, and in which run.
+    pub(super) networkd: Option<(Stamp, ProcessId)>,
     pub(super) suspicions: Vec<Suspicion>,
     pub(super) withdrawn: HashSet<Key>,
     pub(super) loans: Loans,
@@ -106,6 +108,7 @@ impl Core {
             waiting: BTreeSet::new(),
             insisting: HashMap::default(),
             undone: HashMap::default(),
+            networkd: None,
             suspicions: Vec::new(),
             withdrawn: HashSet::default(),
             loans: Loans::default(),

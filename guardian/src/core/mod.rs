@@ -6,6 +6,9 @@
 #[cfg(test)]
 mod addresses_tests;
 mod alternatives;
+mod cables;
+#[cfg(test)]
+mod cables_tests;
 mod damping;
 mod flow;
 mod incident;

@@ -112,7 +112,8 @@ impl Core {
     /// When [`Core::plan`] wants to be called at the latest, if nothing else happens.
     pub fn deadline(&self) -> Option<Stamp> {
         let timer = self.timers.first().map(|&(at, _)| at);
-        timer.into_iter().chain(self.insisting.values().map(|insistence| insistence.until)).min()
+        let insisting = self.insisting.values().map(|insistence| insistence.until);
+        timer.into_iter().chain(insisting).chain(self.cables_deadline()).min()
     }
 
     /// What came of the last plan, in its order: requests sent from `sent` on, all answered at `done`.
@@ -331,6 +332,7 @@ impl Core {
     }
 
     fn tick(&mut self, now: Stamp) {
+        self.put_cables_away(now);
         let finished: Vec<ProcessId> =
             self.insisting.iter().filter(|(_, i)| i.until <= now).map(|(process, _)| *process).collect();
         for process in finished {

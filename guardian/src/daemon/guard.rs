@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     RunOptions,
     afterwards::Later,
+    cables::Ordered,
     clock,
     cost::Cost,
     edges::Told,
@@ -133,6 +134,7 @@ pub struct Guard {
     pub(super) taken: Vec<Taken>,
     pub(super) later: Later,
     pub(super) cost: Cost,
+    pub(super) ordered: Ordered,
     pub(super) lost: Lost,
     pub(super) service: Service,
     pub(super) patience: Patience,
@@ -185,6 +187,7 @@ impl Guard {
             taken: Vec::new(),
             later: Later::default(),
             cost: Cost::default(),
+            ordered: Ordered::default(),
             lost: Lost::default(),
             service,
             patience: Patience::default(),
@@ -273,6 +276,7 @@ impl Guard {
             self.owner_watch.look_again(at);
         }
         self.effects();
+        self.lend_cables();
         if self.core.take_changed() {
             self.restart.touch(clock::now());
         }
@@ -343,7 +347,8 @@ impl Guard {
     pub(super) fn effects(&mut self) {
         for effect in self.core.effects().collect::<Vec<_>>() {
             match effect {
-                Effect::Report(report) => {
+                Effect::Report(mut report) => {
+                    self.tell_of_cable(&mut report);
                     let failed_lookups = self.failed_lookups(&report);
                     self.later.report(clock::now(), *report, failed_lookups);
                 }

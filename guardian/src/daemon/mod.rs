@@ -7,6 +7,7 @@
 
 mod afterwards;
 mod answer;
+mod cables;
 mod clock;
 mod cost;
 mod edges;

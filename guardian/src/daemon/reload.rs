@@ -58,6 +58,7 @@ impl Guard {
             (self.source, self.without_tap) = (source, without_tap);
             self.lost = Lost::default();
             self.cost = Cost::default();
+            self.ordered.forget();
             self.show_sensors();
             self.source.set_links(self.core.outside_links());
         }

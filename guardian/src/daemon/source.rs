@@ -11,7 +11,7 @@ use crate::{
     core::plan::Applied,
     model::{Fallen, Family, Notice, Object, Process, ProcessId, Stamp, route::rt},
     netlink::{DecodeError, Listener, Received, decode, frames},
-    sensor::{Lookups, Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
+    sensor::{Cables, Lookups, Lost, Sensed, SensorError, SensorStatus, Sensors, Task},
 };
 
 /// Records taken in at once, between two looks at what is to be written.
@@ -79,6 +79,14 @@ impl Source {
     pub fn lookups(&mut self) -> Option<&mut Lookups> {
         match self {
             Self::Tap { sensors, .. } => sensors.lookups(),
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// What carries ports, where it can be had.
+    pub fn cables(&self) -> Option<&Cables> {
+        match self {
+            Self::Tap { sensors, .. } => sensors.cables(),
             Self::Plain(_) => None,
         }
     }

@@ -1,8 +1,8 @@
 //! Network interfaces, and what makes them ports of a bridge.
 
-use std::{collections::HashMap, fmt::Write as _, net::IpAddr};
+use std::{collections::HashMap, fmt::Write as _, net::IpAddr, time::Duration};
 
-use super::attribute::Attribute;
+use super::{actor::ProcessId, attribute::Attribute, time::Stamp};
 
 /// `IFF_*` of `include/uapi/linux/if.h`.
 #[allow(missing_docs, reason = "the kernel's names say it")]
@@ -102,6 +102,11 @@ impl Link {
         (!source.is_unspecified()).then_some(source)
     }
 
+    /// Its hardware address, where it has one of Ethernet's.
+    pub fn hardware_address(&self) -> Option<[u8; 6]> {
+        self.attribute(ifla::ADDRESS)?.value[..].try_into().ok()
+    }
+
     /// The ifindex of its master, if it has one.
     pub fn master(&self) -> Option<u32> {
         self.port.as_ref().map(|port| port.master)
@@ -169,6 +174,25 @@ impl Port {
     pub fn text(&self, links: &Links) -> String {
         format!("{} master {}", links.name(self.link), links.name(self.master))
     }
+}
+
+/// What carries a port's frames while it is out of its bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cable {
+    /// The port's name.
+    pub port: String,
+    /// The ifindex of the bridge that it belongs to.
+    pub bridge: u32,
+    /// The bridge's name.
+    pub bridge_name: String,
+    /// The bridge's hardware address as it is now: one without its own takes that of a port.
+    pub address: [u8; 6],
+    /// The process that has it switched on when it takes the port, in the initial pid namespace.
+    pub by: ProcessId,
+    /// For how long it is switched on then.
+    pub time: Duration,
+    /// When it ends, whatever happens; `None` where it is to be ready, and not to carry anything yet.
+    pub until: Option<Stamp>,
 }
 
 /// Names of removed links that are remembered, so that their routes can still be told by name.

@@ -20,7 +20,7 @@ pub mod time;
 pub use actor::{Actor, ActorClass, Confidence, Process, ProcessId};
 pub use address::{Address, AddressKey};
 pub use attribute::Attribute;
-pub use link::{Link, Links, Port};
+pub use link::{Cable, Link, Links, Port};
 pub use mode::Mode;
 pub use nexthop::Nexthop;
 pub use notice::Notice;

@@ -16,7 +16,7 @@ use route_guardian_ebpf::{
 use crate::{causes, footprint, procfs};
 
 use super::{
-    Options, SensorError, SensorStatus, fib, lookups,
+    Options, SensorError, SensorStatus, cables, fib, lookups,
     offsets::{Offsets, VMLINUX},
     processes,
     tap::{INTRODUCTION, TapSocket, introduce},
@@ -175,9 +175,10 @@ fn attempt(options: &Options, identity: Identity, offsets: Option<&Offsets>) -> 
         let why = seed(&mut ebpf, own).err();
         status.push(SensorStatus { name: "processes", attached: why.is_none(), why });
         status.push(lookups_status(&mut ebpf, offsets));
+        status.push(cable_status(&mut ebpf));
         status.push(fib::attach(&mut ebpf, offsets, options.trampolines));
     } else {
-        for name in ["interrupt", "fork", "exec", "exit", "extack", "processes", "lookups", "fib"] {
+        for name in ["interrupt", "fork", "exec", "exit", "extack", "processes", "lookups", "cable", "fib"] {
             let why = Some("the task cannot be read on this kernel, see identity".to_owned());
             status.push(SensorStatus { name, attached: false, why });
         }
@@ -317,6 +318,14 @@ fn lookups_status(ebpf: &mut Ebpf, offsets: Option<&Offsets>) -> SensorStatus {
     // The programs are on the path of packets.
     let why = why.or_else(|| Some("counting only while something is missing".into()));
     SensorStatus { name: "lookups", attached, why }
+}
+
+/// Whether ports can be carried, when there are any to carry.
+fn cable_status(ebpf: &mut Ebpf) -> SensorStatus {
+    let lack = cables::load(ebpf).err().map(|error| chain(&error));
+    let attached = lack.is_none();
+    let why = lack.or_else(|| Some("carrying only while a port waits".into()));
+    SensorStatus { name: "cable", attached, why }
 }
 
 /// A program of the object for a raw tracepoint.

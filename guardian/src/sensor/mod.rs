@@ -4,6 +4,7 @@
 //! the map of processes that the tap joins its messages with, in the kernel. Both write to one ring.
 
 mod btf;
+mod cables;
 mod fib;
 mod load;
 mod lookups;
@@ -26,6 +27,7 @@ use aya::maps::{Array, HashMap, MapData, RingBuf};
 use route_guardian_ebpf::{LOST_EXITS, LOST_MESSAGES, LOST_PROCESSES, LOST_TRUNCATED, PROCESS_READY};
 
 pub use btf::BtfError;
+pub use cables::Cables;
 pub use lookups::{Lookup, Lookups, Switch};
 
 use crate::model::{Fallen, Process, ProcessId, Stamp};
@@ -137,7 +139,7 @@ pub struct Lost {
 /// The state of one sensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SensorStatus {
-    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit`, `extack`, `processes`, `lookups` or `fib`.
+    /// `tap`, `identity`, `interrupt`, `exec`, `fork`, `exit`, `extack`, `processes`, `lookups`, `cable` or `fib`.
     pub name: &'static str,
     /// Whether it works.
     pub attached: bool,
@@ -147,7 +149,7 @@ pub struct SensorStatus {
 
 /// Whether what a sensor tells is found another way where it is not attached: later (`fib`), or most of it (`extack`).
 pub fn is_optional(sensor: &str) -> bool {
-    matches!(sensor, "fib" | "extack")
+    matches!(sensor, "fib" | "extack" | "cable")
 }
 
 /// Why the tap, without which there are no sensors, does not work.
@@ -197,6 +199,7 @@ pub struct Sensors {
     /// How many records were taken since the socket was emptied.
     knocks: AtomicUsize,
     lookups: Option<Lookups>,
+    cables: Option<Cables>,
     /// Holds the programs and their links.
     _ebpf: Arc<Mutex<aya::Ebpf>>,
 }
@@ -217,7 +220,8 @@ impl Sensors {
         let lost = Array::try_from(take("LOST")?).map_err(broken("LOST"))?;
         let words = Array::try_from(take("WORDS")?).map_err(broken("WORDS"))?;
         let ebpf = Arc::new(Mutex::new(ebpf));
-        let counts = status.iter().any(|sensor| sensor.name == "lookups" && sensor.attached);
+        let has = |name| status.iter().any(|sensor: &SensorStatus| sensor.name == name && sensor.attached);
+        let (counts, carries) = (has("lookups"), has("cable"));
         Ok(Self {
             ring,
             links,
@@ -232,6 +236,7 @@ impl Sensors {
             socket,
             knocks: AtomicUsize::new(0),
             lookups: counts.then(|| Lookups::new(Arc::clone(&ebpf))).transpose()?,
+            cables: carries.then(|| Cables::new(Arc::clone(&ebpf))).transpose()?,
             _ebpf: ebpf,
         })
     }
@@ -334,6 +339,11 @@ impl Sensors {
     /// The counters of lookups, where they can be had.
     pub const fn lookups(&mut self) -> Option<&mut Lookups> {
         self.lookups.as_mut()
+    }
+
+    /// What carries ports, where it can be had.
+    pub const fn cables(&self) -> Option<&Cables> {
+        self.cables.as_ref()
     }
 
     /// What works and what does not.

@@ -33,7 +33,7 @@ pub const RESYNC_REASONS: [&str; 8] =
     ["start", "silent", "mismatch", "exists", "lost", "truncated", "interrupted", "operator"];
 
 /// The sensors.
-pub const SENSORS: [&str; 11] = [
+pub const SENSORS: [&str; 12] = [
     "tap",
     "identity",
     "interrupt",
@@ -43,6 +43,7 @@ pub const SENSORS: [&str; 11] = [
     "extack",
     "processes",
     "lookups",
+    "cable",
     "fib",
     "netlink",
 ];

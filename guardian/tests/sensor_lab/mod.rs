@@ -201,7 +201,7 @@ pub fn now() -> Stamp {
 }
 
 /// Moves the calling thread to a new network namespace.
-fn unshare() {
+pub fn unshare() {
     // SAFETY: no memory is involved.
     let ret = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     assert_eq!(ret, 0, "these tests need root: {}", std::io::Error::last_os_error());

@@ -157,6 +157,8 @@ pub(super) const MODULES: &[&str] = &[
     "mpls_iptunnel",
     "ip_vs",
     "ip_vs_rr",
+    "sch_ingress",
+    "cls_bpf",
     "virtio_net",
     "virtio_pci",
 ];

@@ -1,0 +1,93 @@
+//! Which ports have a cable, and when it is lent.
+
+use std::time::Duration;
+
+use super::{
+    Input, Settings,
+    simulation::someone,
+    stage::{BRIDGE, Stage, VETH, bridge, node, veth},
+    testing::set,
+};
+use crate::model::{Attribute, Link, Mode, Port, Stamp, link::ifla, record::Verdict};
+
+/// What would be taken again at once is carried, and ready to be from the first time on; of networkd's only, of bridges with an
+/// address of their own, and not for ever.
+#[test]
+fn a_port_that_networkd_takes_is_lent_a_cable() {
+    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
+    let theirs = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 2].into() };
+    let networkd = "/usr/lib/systemd/systemd-networkd";
+    for (exe, settings, of_bridge, lends) in [
+        (networkd, Settings::default(), Some(&own), true),
+        ("/usr/sbin/ip", Settings::default(), Some(&own), false),
+        (networkd, Settings { lend: None, ..Settings::default() }, Some(&own), false),
+        (networkd, Settings { mode: Mode::Observe, ..Settings::default() }, Some(&own), false),
+        (networkd, Settings::default(), Some(&theirs), false),
+        (networkd, Settings::default(), None, false),
+    ] {
+        let bridge = Link { attributes: of_bridge.cloned().into_iter().collect(), ..bridge() };
+        let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options: vec![] };
+        let veth = |port| Link { port, attributes: vec![theirs.clone()], ..veth(0) };
+        let mut objects = node();
+        objects[2] = bridge.into();
+        objects[3] = veth(Some(port.clone())).into();
+        let mut stage = Stage::new(settings, &objects);
+        let who = someone(60, exe);
+        let lent = |stage: &Stage| stage.core.cables().into_iter().next();
+        assert_eq!(lent(&stage), None, "nobody has taken anything");
+        for _ in 0..2 {
+            stage.tell(set(veth(None)), &who, Verdict::Foreign);
+            assert_eq!(lent(&stage).is_some_and(|(_, cable)| cable.until.is_some()), lends, "it is out");
+            stage.write();
+            stage.own(set(veth(Some(port.clone()))));
+            let ready = lent(&stage);
+            assert_eq!(ready.is_some(), lends, "{exe} {settings:?} {of_bridge:?}: {ready:?}");
+            assert!(ready.is_none_or(|(port, cable)| port == VETH && cable.until.is_none()), "it is in");
+            stage.now += 200_000_000;
+        }
+        stage.tell(set(veth(None)), &who, Verdict::Foreign);
+        stage.write();
+        if !lends {
+            assert_eq!(lent(&stage), None, "{exe} {settings:?} {of_bridge:?}");
+            continue;
+        }
+        let taken = Stamp(stage.now - 2000);
+        let (_, cable) = lent(&stage).expect("a cable");
+        assert_eq!((cable.bridge, cable.address), (BRIDGE, [2, 0, 0, 0, 0, 1]));
+        assert!(cable.until.is_some_and(|until| until > taken.after(Duration::from_secs(29))), "{cable:?}");
+        stage.core.step(Stamp(stage.now), Input::Met(VETH));
+        stage.write();
+        stage.own(set(veth(Some(port))));
+        assert!(lent(&stage).is_some_and(|(_, cable)| cable.until.is_none()), "back, and ready");
+        let due = stage.core.deadline().expect("a time to put it away");
+        assert!(due.since(taken) >= Duration::from_secs(10), "it may be taken again");
+        stage.now = due.0;
+        stage.write();
+        assert_eq!((lent(&stage), stage.core.deadline()), (None, None));
+    }
+}
+
+/// Nothing stays ready for a port that nobody will bring back.
+#[test]
+fn a_cable_is_put_away_when_its_time_is_over_though_the_port_is_still_out() {
+    let settings = Settings { absent_after: Some(Duration::from_secs(60)), ..Settings::default() };
+    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
+    let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options: vec![] };
+    let mut objects = node();
+    objects[2] = Link { attributes: vec![own], ..bridge() }.into();
+    objects[3] = Link { port: Some(port), ..veth(0) }.into();
+    let mut stage = Stage::new(settings, &objects);
+    stage.now += 100_000_000_000;
+    stage.core.step(Stamp(stage.now), Input::Owner { alive: false, since: Stamp(1) });
+    stage.tell(set(veth(0)), &someone(60, "/usr/lib/systemd/systemd-networkd"), Verdict::Foreign);
+    assert!(stage.write().is_empty(), "no owner");
+    assert_eq!(stage.core.cables().len(), 1);
+    let mut wakings = 0;
+    while let Some(due) = stage.core.deadline() {
+        stage.now = due.0;
+        assert!(stage.write().is_empty());
+        wakings += 1;
+        assert!(wakings < 10, "without end");
+    }
+    assert!(stage.core.cables().is_empty());
+}
