@@ -43,7 +43,7 @@ impl<'lab> Cluster<'lab> {
 }
 
 /// So often at most it is tried: what is late because the machine had other things to do says nothing of the guardian.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 5;
 
 /// With the guardian no query is lost, and so many at most have to be asked again. An emulated machine, on which
 /// systemd-networkd takes twenty times as long for all that it does, is held to the first only.
