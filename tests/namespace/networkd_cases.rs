@@ -316,15 +316,20 @@ fn a_port_is_back_before_networkd_has_gone_through_all_links() -> Result<()> {
     Ok(())
 }
 
+/// As many pods more as the kubelet takes (`maxPods`), and their ports; fewer where each takes longer.
+pub fn full(lab: &Lab) -> Result<(Vec<String>, Vec<lab::Pod>)> {
+    let ports: Vec<_> = (0..110 / slowness()).map(|i| format!("veth1{i:03}a")).collect();
+    let pods = ports.iter().map(|port| lab.pod(port)).collect::<Result<_>>()?;
+    Ok((ports, pods))
+}
+
 /// A node full of pods: systemd-networkd takes each out of its bridge, and would do so without end if it came back at once
 /// each time. It is let finish, and all is whole.
 #[test]
 fn catch_all_on_a_full_node() -> Result<()> {
     let lab = Lab::new()?;
     let (mut networkd, _pods) = Networkd::on_guarded_node(&lab, Settings { catch_all: true, ..BARE })?;
-    // As many as the kubelet takes (`maxPods`); fewer where each takes longer.
-    let ports: Vec<_> = (0..110 / slowness()).map(|i| format!("veth1{i:03}a")).collect();
-    let _more = ports.iter().map(|port| lab.pod(port)).collect::<Result<Vec<_>>>()?;
+    let (ports, _more) = full(&lab)?;
     let before = state(&lab)?;
     let guardian = lab.guardian().start()?;
     happen(&lab, &mut networkd, Event::Restart)?;

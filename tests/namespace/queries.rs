@@ -10,7 +10,7 @@ use lab::{
     slowness, wait_for,
 };
 
-use crate::networkd_cases::{BARE, Event, LIMIT, happen, named, running, state};
+use crate::networkd_cases::{BARE, Event, LIMIT, full, happen, named, running, state};
 
 /// Where the server is, behind a route of kube-router's.
 const SERVER: &str = "10.244.2.53";
@@ -98,8 +98,7 @@ const FEW: u32 = 20;
 fn full_node(lend: &str) -> Result<Tally> {
     let lab = Lab::new()?;
     let mut cluster = Cluster::new(&lab, Settings { catch_all: true, ..BARE })?;
-    let ports: Vec<_> = (0..110 / slowness()).map(|i| format!("veth1{i:03}a")).collect();
-    let _more = ports.iter().map(|port| lab.pod(port)).collect::<Result<Vec<_>>>()?;
+    let _more = full(&lab)?;
     let before = state(&lab)?;
     let guardian = lab.guardian().set("restore.lend", &format!("\"{lend}\"")).start()?;
     let stream = cluster.ask()?;

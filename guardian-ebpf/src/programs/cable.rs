@@ -68,20 +68,19 @@ pub fn cable_in(ctx: TcContext) -> i32 {
         return redirect(bridge, u64::from(BPF_F_INGRESS));
     }
     let node = address_bytes(cable.address);
-    if frame.to == node {
-        return if is_out { redirect(bridge, u64::from(BPF_F_INGRESS)) } else { NEXT };
-    }
-    let other = where_is(address_word(frame.to)).port;
-    let is_other_out = other != 0 && is_carried(other, bridge);
-    if !is_out && !is_other_out {
-        return NEXT;
-    }
-    // Who has an address is a matter of its link: the node would not pass it on.
-    if is_about_neighbours(&ctx, &frame) {
-        return redirect(if is_other_out { other } else { bridge }, 0);
-    }
-    if ctx.store(0, &node, 0).is_err() {
-        return NEXT;
+    if frame.to != node {
+        let other = where_is(address_word(frame.to)).port;
+        let is_other_out = other != 0 && is_carried(other, bridge);
+        if !is_out && !is_other_out {
+            return NEXT;
+        }
+        // Who has an address is a matter of its link: the node would not pass it on.
+        if is_about_neighbours(&ctx, &frame) {
+            return redirect(if is_other_out { other } else { bridge }, 0);
+        }
+        if ctx.store(0, &node, 0).is_err() {
+            return NEXT;
+        }
     }
     if is_out { redirect(bridge, u64::from(BPF_F_INGRESS)) } else { NEXT }
 }

@@ -71,12 +71,12 @@ static FLUSHING: HashMap<u64, u8> = HashMap::with_max_entries(64, 0);
 #[map]
 static CABLES: HashMap<u32, Cable> = HashMap::with_max_entries(CABLES_MAX, BPF_F_NO_PREALLOC);
 
-/// The ports of it that the kernel's own word has switched on, and until when (`CLOCK_MONOTONIC`, in nanoseconds). Written by
+/// The ports of `CABLES` that the kernel's own word has switched on, and until when (`CLOCK_MONOTONIC`, in nanoseconds). Written by
 /// the tap; the daemon only takes away those that have no cable any more.
 #[map]
 static SWITCHED: HashMap<u32, u64> = HashMap::with_max_entries(CABLES_MAX, BPF_F_NO_PREALLOC);
 
-/// The ports of it, and zeros behind them.
+/// The ports of `CABLES`, and zeros behind them.
 #[map]
 static PORTS: Array<u32> = Array::with_max_entries(CABLES_MAX, 0);
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Attribute, Family, Leg, Link, Object, Route, address::ifa, link::ifla, route::rt};
+use crate::model::{Attribute, Family, Leg, Object, Route, address::ifa, link::ifla, route::rt};
 
 /// The objects of one key in the kernel's order; of all but routes there is one at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,7 +163,6 @@ impl Alternatives {
 /// `new`, but for a bridge's hardware address: one that has lost its ports has lost that too, and is to come back with
 /// the one that its pods know; and but for an address's label, which the kernel numbers when a link is renamed.
 fn with_what_stays_of(old: &Object, new: &Arc<Object>) -> Arc<Object> {
-    let is_bridge = |link: &Link| link.kind.as_deref() == Some("bridge");
     let with = |attributes: &mut Vec<Attribute>, was: &[Attribute], number: u16| {
         attributes.retain(|attribute| attribute.number() != number);
         attributes.extend(was.iter().find(|attribute| attribute.number() == number).cloned());
@@ -172,7 +171,7 @@ fn with_what_stays_of(old: &Object, new: &Arc<Object>) -> Arc<Object> {
     let mut kept = Arc::clone(new);
     match (old, &**new) {
         (Object::Link(was), Object::Link(is))
-            if is_bridge(was) && was.attribute(ifla::ADDRESS) != is.attribute(ifla::ADDRESS) =>
+            if was.is_bridge() && was.attribute(ifla::ADDRESS) != is.attribute(ifla::ADDRESS) =>
         {
             if let Object::Link(link) = Arc::make_mut(&mut kept) {
                 with(&mut link.attributes, &was.attributes, ifla::ADDRESS);

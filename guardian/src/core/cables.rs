@@ -19,7 +19,7 @@ use super::{
     lending::is_by_networkd,
     machine::{Core, Who},
 };
-use crate::model::{Attribute, Cable, Key, Mode, Object, Port, Stamp};
+use crate::model::{Cable, Key, Mode, Object, Port, Stamp};
 
 /// For how long networkd may go on after it has taken a port: as long as that counts as the same trouble
 /// ([`super::damping::Account::recoil`]).
@@ -75,9 +75,7 @@ impl Core {
             let Object::Port(port) = &*loss.object else { return None };
             Some((port, is_by_networkd(&Who::of(loss)).then_some(loss.at)))
         });
-        ports.filter(|(port, _)| {
-            port.kind.as_deref() == Some("bridge") && !is_set(&port.options, BRPORT_ISOLATED)
-        })
+        ports.filter(|(port, _)| port.is_of_bridge() && !port.is_isolated())
     }
 
     /// The hardware address of a bridge, if it is its own, and the bridge does nothing with frames but to pass them on.
@@ -85,7 +83,7 @@ impl Core {
     /// Of others it changes with each port that goes (`br_stp_recalculate_bridge_id` of `net/bridge/br_stp_if.c`), and who
     /// hears of it would go on sending to one that has gone. The bridge plugin gives its bridge an address of its own.
     fn own_address(&self, bridge: u32, ports: &[(&Port, Option<Stamp>)]) -> Option<[u8; 6]> {
-        let link = self.links.get(bridge).filter(|link| !is_set(&link.data, BR_VLAN_FILTERING))?;
+        let link = self.links.get(bridge).filter(|link| !link.tells_vlans_apart())?;
         let address = link.hardware_address().filter(|address| *address != [0; 6])?;
         let guarded = ports.iter().filter_map(|(port, _)| self.links.get(port.link));
         let mut links = self.links.iter().filter(|link| link.master() == Some(bridge)).chain(guarded);
@@ -106,14 +104,4 @@ impl Core {
             self.networkd = self.networkd.filter(|_| is_in_use).map(|(_, process)| (now, process));
         }
     }
-}
-
-/// `include/uapi/linux/if_link.h`: what comes is told apart by VLAN.
-const BR_VLAN_FILTERING: u16 = 7;
-/// Likewise: it reaches no other port that is isolated, too.
-const BRPORT_ISOLATED: u16 = 33;
-
-/// Whether such an option is there, and not zero.
-fn is_set(options: &[Attribute], number: u16) -> bool {
-    options.iter().any(|option| option.number() == number && option.value.iter().any(|byte| *byte != 0))
 }

@@ -91,3 +91,21 @@ fn a_cable_is_put_away_when_its_time_is_over_though_the_port_is_still_out() {
     }
     assert!(stage.core.cables().is_empty());
 }
+
+/// Nor where the bridge does more with frames than to pass them on.
+#[test]
+fn a_bridge_that_tells_apart_lends_nothing() {
+    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
+    let flag = |kind, on: u8| Attribute { kind, value: [on].into() };
+    for (vlans, isolated) in [(0, 0), (1, 0), (0, 1)] {
+        let options = vec![flag(ifla::BRPORT_ISOLATED, isolated)];
+        let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options };
+        let data = vec![flag(ifla::BR_VLAN_FILTERING, vlans)];
+        let mut objects = node();
+        objects[2] = Link { attributes: vec![own.clone()], data, ..bridge() }.into();
+        objects[3] = Link { port: Some(port), ..veth(0) }.into();
+        let mut stage = Stage::new(Settings::default(), &objects);
+        stage.tell(set(veth(0)), &someone(60, "/usr/lib/systemd/systemd-networkd"), Verdict::Foreign);
+        assert_eq!(stage.core.cables().len(), usize::from((vlans, isolated) == (0, 0)), "{vlans} {isolated}");
+    }
+}

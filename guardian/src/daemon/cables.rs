@@ -39,8 +39,7 @@ impl Guard {
             let names = |of: fn(&Link) -> bool| {
                 self.core.links().iter().filter(|link| of(link)).map(|link| link.name.clone()).collect()
             };
-            let is_bridge = |link: &Link| link.kind.as_deref() == Some("bridge");
-            has_work |= cables.sweep(names(|link| link.port.is_some()), names(is_bridge));
+            has_work |= cables.sweep(names(|link| link.port.is_some()), names(Link::is_bridge));
         }
         if wanted != self.ordered.cables {
             has_work |= cables.order(wanted.clone());

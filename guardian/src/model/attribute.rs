@@ -25,6 +25,11 @@ impl Attribute {
         self.value.as_ref().try_into().ok().map(u32::from_ne_bytes)
     }
 
+    /// Whether its value is anything but zeros.
+    pub fn is_set(&self) -> bool {
+        self.value.iter().any(|byte| *byte != 0)
+    }
+
     /// The value as an address, if it has the size of one (4 or 16 bytes).
     pub fn as_addr(&self) -> Option<IpAddr> {
         if let Ok(v4) = <[u8; 4]>::try_from(self.value.as_ref()) {

@@ -41,7 +41,9 @@ pub mod ifla {
     pub const INFO_SLAVE_KIND: u16 = 4;
     pub const INFO_SLAVE_DATA: u16 = 5;
     pub const INET6_ADDR_GEN_MODE: u16 = 8;
+    pub const BR_VLAN_FILTERING: u16 = 7;
     pub const BRPORT_MODE: u16 = 4;
+    pub const BRPORT_ISOLATED: u16 = 33;
 }
 
 /// A network interface of the guarded namespace, as the kernel would take it back.
@@ -107,6 +109,16 @@ impl Link {
         self.attribute(ifla::ADDRESS)?.value[..].try_into().ok()
     }
 
+    /// Whether it is a bridge that tells VLANs apart (`IFLA_BR_VLAN_FILTERING`).
+    pub fn tells_vlans_apart(&self) -> bool {
+        self.is_bridge() && self.data.iter().any(|a| a.number() == ifla::BR_VLAN_FILTERING && a.is_set())
+    }
+
+    /// Whether it is a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
+    }
+
     /// The ifindex of its master, if it has one.
     pub fn master(&self) -> Option<u32> {
         self.port.as_ref().map(|port| port.master)
@@ -165,9 +177,22 @@ impl Port {
 
     /// The bytes of `IFLA_BRPORT_MODE`: whether a pod may reach itself by a service.
     fn hairpin(&self) -> Option<&[u8]> {
-        let bridge = self.kind.as_deref() == Some("bridge");
-        let option = self.options.iter().find(|option| bridge && option.number() == ifla::BRPORT_MODE);
-        option.map(|option| option.value.as_ref())
+        self.of_bridge(ifla::BRPORT_MODE).map(|option| option.value.as_ref())
+    }
+
+    /// Whether it reaches no other port that is isolated, too (`IFLA_BRPORT_ISOLATED`).
+    pub fn is_isolated(&self) -> bool {
+        self.of_bridge(ifla::BRPORT_ISOLATED).is_some_and(Attribute::is_set)
+    }
+
+    /// Whether it is one of a bridge.
+    pub fn is_of_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
+    }
+
+    /// An option that ports of bridges have.
+    fn of_bridge(&self, number: u16) -> Option<&Attribute> {
+        self.options.iter().find(|option| self.is_of_bridge() && option.number() == number)
     }
 
     /// `LINK master MASTER`, as for `ip link set`.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use aya::{
@@ -21,7 +21,7 @@ use aya::{
 use log::Level;
 use route_guardian_ebpf::{CABLES_MAX, address_word};
 
-use super::{SensorError, load};
+use super::{SensorError, load, lock};
 use crate::model::Cable;
 
 /// What is lent, by port.
@@ -261,8 +261,4 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedCl
 /// What the kernel has against it.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
     [IN, OUT].iter().try_for_each(|(name, _)| program(ebpf, name)?.load())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

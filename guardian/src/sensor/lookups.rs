@@ -5,7 +5,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use aya::{
@@ -18,7 +18,7 @@ use aya::{
 };
 use route_guardian_ebpf::{LOOKUP_HEAD_BITS, LOOKUP_KEY, lookup_key};
 
-use super::{SensorError, load};
+use super::{SensorError, load, lock};
 use crate::model::{Prefix, route::RouteKey};
 
 /// The map of routes that are missing.
@@ -66,7 +66,7 @@ pub struct Lookups {
 
 impl Lookups {
     pub(super) fn new(ebpf: Arc<Mutex<Ebpf>>) -> Result<Self, SensorError> {
-        let map = ebpf.lock().unwrap_or_else(PoisonError::into_inner).take_map(WATCHED);
+        let map = lock(&ebpf).take_map(WATCHED);
         let map = map.ok_or(SensorError::Object(WATCHED))?;
         let watched = LpmTrie::try_from(map).map_err(|source| SensorError::Map { map: WATCHED, source })?;
         Ok(Self { watched, switch: Switch { ebpf, links: Arc::default() } })
@@ -110,8 +110,8 @@ impl Switch {
     /// # Errors
     /// The kernel's, of the first that it refuses.
     pub fn on(&self) -> Result<(), String> {
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ebpf = lock(&self.ebpf);
+        let mut links = lock(&self.links);
         for (name, tracepoint) in PROGRAMS {
             let attach = |program: &mut RawTracePoint| {
                 let link = program.attach(tracepoint)?;
@@ -125,7 +125,7 @@ impl Switch {
 
     /// Detaches them.
     pub fn off(&self) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.links).clear();
     }
 }
 

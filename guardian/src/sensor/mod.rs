@@ -18,7 +18,7 @@ use std::{
     fmt, io,
     os::fd::{AsRawFd, RawFd},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -172,6 +172,11 @@ pub enum SensorError {
         /// Why.
         source: aya::maps::MapError,
     },
+}
+
+/// What is behind a lock, whoever has panicked with it: each of them leaves what is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// After so many records the tap's socket is emptied: at most one message has been let into its queue for each, and so
