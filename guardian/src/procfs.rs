@@ -2,11 +2,11 @@
 
 use std::{
     fs::{self, File},
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::model::{Process, ProcessId};
 
@@ -57,14 +57,18 @@ pub fn asleep(id: ProcessId) -> Option<u64> {
 /// Opens a folder of exactly this run as the process sees it, for a path below its root folder (`/proc/PID/root` of
 /// proc(5)); `None` where there is none, or it is gone.
 ///
-/// What is there is for the process to say: links lead nowhere else (`RESOLVE_IN_ROOT` of openat2(2)), but a file system
-/// that does not answer keeps waiting whoever calls this.
+/// What is there is for the process to say: no links are followed, which might lead elsewhere, but a file system that does
+/// not answer keeps waiting whoever calls this.
 pub fn folder(id: ProcessId, path: &str) -> Option<File> {
     let directory = Directory::of(id)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory.path("root"), flags, Mode::empty()).ok()?;
-    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Some(rustix::fs::openat2(root, path, flags, Mode::empty(), within).ok()?.into())
+    // Not by openat2(2), which could tell in one: to a unit with `RestrictSUIDSGID=` there is no such call, since a filter cannot
+    // see what it is to do (`seccomp_restrict_sxid` of systemd).
+    let below =
+        |folder: OwnedFd, name| rustix::fs::openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty());
+    let mut names = Path::new(path).components().map(Component::as_os_str);
+    Some(names.try_fold(root, below).ok()?.into())
 }
 
 /// Reads `/proc/PID/cgroup` of exactly this run; `None` where it is gone.
@@ -91,13 +95,29 @@ pub fn surroundings(id: ProcessId) -> Option<Surroundings> {
 
 /// All processes that are running, in the order of their pids.
 pub fn all() -> impl Iterator<Item = Process> {
-    let mut pids: Vec<u32> = fs::read_dir("/proc")
+    pids().into_iter().filter_map(read)
+}
+
+/// The processes of this network namespace whose executable has such a path, in the order of their pids.
+pub fn here(is_one: impl Fn(&str) -> bool) -> impl Iterator<Item = Process> {
+    let link = |tgid: u32, name| fs::read_link(format!("/proc/{tgid}/{name}")).ok();
+    let here = fs::read_link("/proc/self/ns/net").ok();
+    pids()
         .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
+        .filter(move |&tgid| {
+            let exe = link(tgid, "exe");
+            let is_one = exe.and_then(|exe| Some(is_one(without_deleted(exe.to_str()?)))) == Some(true);
+            is_one && here.is_some() && link(tgid, "ns/net") == here
+        })
+        .filter_map(read)
+}
+
+fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let mut pids: Vec<u32> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
-    pids.into_iter().filter_map(read)
+    pids
 }
 
 /// The program of a path, without the suffix that the kernel appends (`d_path`) when the file was deleted,

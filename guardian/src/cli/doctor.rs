@@ -229,13 +229,11 @@ fn guardian(status: &Result<StatusReport, ClientError>) -> Vec<Finding> {
 
 /// Programs that are known to undo routes and run in this network namespace: path and pid, by name.
 fn running() -> BTreeMap<&'static str, (String, u32)> {
-    let here = fs::read_link("/proc/self/ns/net").ok();
-    procfs::all()
+    procfs::here(|exe| knowledge::by_executable(exe).is_some())
         .filter_map(|process| {
             let exe = process.exe?;
             let program = knowledge::by_executable(&exe)?;
-            let there = fs::read_link(format!("/proc/{}/ns/net", process.id.tgid)).ok();
-            (there.is_some() && there == here).then_some((program.name.as_str(), (exe, process.id.tgid)))
+            Some((program.name.as_str(), (exe, process.id.tgid)))
         })
         .collect()
 }
