@@ -255,7 +255,7 @@ pub struct Cable {
     pub until: u64,
     /// The hardware address of the bridge, in the first six bytes as they are in memory; zeros follow.
     pub address: u64,
-    /// For how long it is lent when `by` takes the port, in nanoseconds.
+    /// For how long it is lent when `by` takes the port, or a later run of systemd-networkd, in nanoseconds.
     pub time: u64,
     /// The ifindex of the bridge.
     pub bridge: u32,

@@ -246,6 +246,31 @@ fn a_cable_that_is_ready_carries_from_the_moment_in_which_the_port_leaves() {
     });
 }
 
+/// systemd-networkd may have been started again since, and take a port first of all; by the file that it is, whatever name
+/// somebody gives himself.
+#[test]
+fn a_later_run_of_networkd_switches_it_on() {
+    in_namespace(|| {
+        let node = Node::new();
+        let pod = &node.pods[0].end;
+        let folder = tempfile::tempdir().unwrap();
+        node.order(PODS.iter().map(|(port, _)| (*port, None)), 1, LONG);
+        for (one, other) in node.pairs() {
+            assert!(one.reaches(other), "{} to {}", one.address, other.address);
+        }
+        for (name, is_one) in
+            [("systemd-network", false), ("systemd-networkd2", false), ("systemd-networkd", true)]
+        {
+            let program = folder.path().join(name);
+            sensor_lab::run("cp", &["/sbin/ip", program.to_str().unwrap()]);
+            let status = Command::new(&program).args(["link", "set", "p0", "nomaster"]).status().unwrap();
+            assert!(status.success());
+            assert_eq!(node.end.reaches(pod) && pod.reaches(&node.end), is_one, "{name}");
+            ip("link set p0 master br0");
+        }
+    });
+}
+
 /// Whatever becomes of the daemon; and it is in nobody's way.
 #[test]
 fn a_cable_ends_when_its_time_is_up() {

@@ -4,7 +4,9 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
-use lab::{Guardian, Lab, Node, PORTS, wait_for};
+use lab::{Guardian, Lab, Networkd, Node, PORTS, Settings, wait_for};
+
+use crate::networkd_cases::{BARE, LIMIT, running};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -52,6 +54,30 @@ fn cables_are_put_away() -> Result<()> {
     let node = Lab::guarded()?;
     let _guardian = ready(&node)?;
     wait_for("the cables to be put away", 3 * SOON, || Ok(attached()? == 0))
+}
+
+/// Where systemd-networkd manages pods' ports all is ready before it has taken any; until somebody writes the remedy.
+#[test]
+fn cables_are_ready_where_networkd_manages_ports() -> Result<()> {
+    for (by_doctor, expected) in [(false, 3), (true, 0)] {
+        let lab = Lab::new()?;
+        let settings = Settings { catch_all: true, by_doctor, ..BARE };
+        let (networkd, _pods) = Networkd::on_guarded_node(&lab, settings)?;
+        let mut networkd = running(networkd, &lab)?;
+        let guardian = lab.guardian().start()?;
+        if by_doctor {
+            std::thread::sleep(SOON);
+        } else {
+            wait_for("the cables to be ready", SOON, || Ok(attached()? == expected))?;
+        }
+        ensure!(attached()? == expected && guardian.events()?.is_empty(), "{expected}: {}", attached()?);
+        // It is no reason to put them away that it is started again.
+        networkd.start()?;
+        networkd.quiet(LIMIT)?;
+        std::thread::sleep(3 * SOON);
+        ensure!(attached()? == expected, "after a restart: {}", attached()?);
+    }
+    Ok(())
 }
 
 /// Whoever else takes a port out is no reason, nor is what networkd takes besides.

@@ -7,7 +7,7 @@
 //! to the other. They are on the path of packets: the daemon attaches them for that while, and each cable ends by
 //! itself when its time is up.
 
-use super::{BEHIND, CABLES, PORTS, SWITCHED};
+use super::{BEHIND, CABLES, PORTS, SWITCHED, process, task};
 use aya_ebpf::{
     bindings::BPF_F_INGRESS,
     helpers::{bpf_ktime_get_ns, bpf_redirect},
@@ -180,14 +180,16 @@ pub(super) fn is_in(port: u32) {
     let _ = SWITCHED.remove(port);
 }
 
-/// A link is about to leave its bridge, by the hand of the process `by`.
+/// A link is about to leave its bridge, by the hand of a task.
 ///
 /// The same with `RTM_DELLINK` in `del_nbp()`, from 5.10 to 6.18: near its beginning. That it has left is told when all who may
 /// still use it have been waited for.
+///
+/// What systemd-networkd does first when it has been started may be this: nobody has told the daemon of it yet.
 #[inline(always)]
-pub(super) fn is_leaving(port: u32, by: u32) {
+pub(super) fn is_leaving(port: u32, task: u64) {
     if let Some(cable) = cable_of(port)
-        && cable.by == by
+        && (cable.by == task::tgid(task) || process::is_networkd(task))
     {
         let _ = SWITCHED.insert(port, now().wrapping_add(cable.time), 0);
     }

@@ -8,7 +8,7 @@ use super::{
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_ringbuf_output};
 use route_guardian_ebpf::{
     ARGV_MAX, COARSE_NS, ExitRecord, Id, KIND_EXIT, LOST_EXITS, LOST_PROCESSES, PROCESS_ANNOUNCED,
-    PROCESS_COARSE, PROCESS_EXITED, PROCESS_READY, PROCESS_TOLD, ProcessRecord,
+    PROCESS_COARSE, PROCESS_EXE_TEXT, PROCESS_EXITED, PROCESS_READY, PROCESS_TOLD, ProcessRecord,
 };
 
 /// Ancestors that are announced with a process.
@@ -38,6 +38,24 @@ pub(super) fn find(id: Id) -> Option<*mut ProcessRecord> {
         }
     }
     None
+}
+
+/// Whether a task is known to run a program of this name, by the file that it has executed. Of those that are older than the
+/// daemon nothing is said here.
+#[inline(always)]
+pub(super) fn is_networkd(task: u64) -> bool {
+    /// The last component of the path, terminated: the first of a record.
+    const NAME: ([u64; 2], u8) = ([u64::from_ne_bytes(*b"systemd-"), u64::from_ne_bytes(*b"networkd")], 0);
+    if task == 0 {
+        return false;
+    }
+    let Some(info) = find(task::id(task)) else { return false };
+    // SAFETY: as in `find`; the name ends within `exe`.
+    unsafe {
+        let exe = (&raw const (*info).exe).cast::<u8>();
+        let name = (exe.cast::<[u64; 2]>().read_unaligned(), exe.add(size_of::<[u64; 2]>()).read());
+        (*info).flags & PROCESS_EXE_TEXT == 0 && name == NAME
+    }
 }
 
 /// A new, blank entry for a process. It is filled in place: nobody else takes it for this process

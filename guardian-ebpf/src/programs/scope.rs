@@ -122,7 +122,7 @@ fn is_by_bridge(ctx: &SkBuffContext, header: &Header) -> bool {
         if header.kind == NEW_LINK {
             cable::is_in(port);
         } else {
-            cable::is_leaving(port, task::tgid(task::current()));
+            cable::is_leaving(port, task::current());
         }
     }
     true

@@ -5,10 +5,10 @@
 //! to the bridge's link and from it, past what networkd looks at: it finds the port outside, as it wants to, and no packet
 //! notices.
 //!
-//! All are made ready as soon as networkd takes a port, since it takes the others next, and that one again: the kernel's own
-//! word that a port leaves its bridge switches a cable on, long before that has gone all its way (`del_nbp` of
-//! `net/bridge/br_if.c` says so first, and then waits for all who may still use the port). Not any earlier: to attach the
-//! programs to a hundred ports takes the lock that all restores need.
+//! All are ready as long as networkd manages any of them, and as soon as it takes a port, since it takes the others next, and
+//! that one again: the kernel's own word that a port leaves its bridge switches a cable on, long before that has gone all its
+//! way (`del_nbp` of `net/bridge/br_if.c` says so first, and then waits for all who may still use the port). Not merely because
+//! networkd does anything: to attach the programs to a hundred ports takes the lock that all restores need.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,12 +33,21 @@ impl Core {
             && is_by_networkd(who)
         {
             self.networkd = Some((who.at, process));
+            // One that has been started since is to be ready for.
+            self.port_manager = self.port_manager.and(Some(process));
         }
+    }
+
+    /// The guarded ports that could be lent a cable, by ifindex; none where none is lent.
+    pub fn ports(&self) -> Vec<u32> {
+        let ports = self.lends_cables().map(|_| self.guarded_ports().map(|(port, _)| port.link));
+        ports.into_iter().flatten().collect()
     }
 
     /// The cables that are to be lent just now, and those that are to be ready, by the ifindex of their port.
     pub fn cables(&self) -> BTreeMap<u32, Cable> {
-        let (Some(time), Some((_, process))) = (self.lends_cables(), self.networkd) else {
+        let process = self.networkd.map(|(_, process)| process).or(self.port_manager);
+        let (Some(time), Some(process)) = (self.lends_cables(), process) else {
             return BTreeMap::new();
         };
         let ports: Vec<(&Port, Option<Stamp>)> = self.guarded_ports().collect();

@@ -67,6 +67,42 @@ fn a_port_that_networkd_takes_is_lent_a_cable() {
     }
 }
 
+/// Where networkd manages ports they are ready before it has taken any, for the run that did something last, until it does not
+/// manage them any more.
+#[test]
+fn ports_that_networkd_manages_are_ready() {
+    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
+    let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options: vec![] };
+    let mut objects = node();
+    objects[2] = Link { attributes: vec![own], ..bridge() }.into();
+    objects[3] = Link { port: Some(port.clone()), ..veth(0) }.into();
+    let mut stage = Stage::new(Settings::default(), &objects);
+    assert_eq!(stage.core.ports(), [VETH]);
+    let runs = [60, 61].map(|tgid| someone(tgid, "/usr/lib/systemd/systemd-networkd"));
+    let process = |run: usize| runs[run].process().expect("a process").id;
+    let ready_for = |stage: &Stage| {
+        let cable = stage.core.cables().remove(&VETH)?;
+        assert_eq!(cable.until, None);
+        Some(cable.by)
+    };
+    stage.core.step(Stamp(stage.now), Input::Manages(Some(process(0))));
+    assert_eq!((ready_for(&stage), stage.core.deadline()), (Some(process(0)), None), "for good");
+    stage.tell(set(veth(0)), &runs[1], Verdict::Foreign);
+    stage.write();
+    stage.own(set(Link { port: Some(port), ..veth(0) }));
+    assert_eq!(ready_for(&stage), Some(process(1)));
+    stage.now = stage.core.deadline().expect("a time").0;
+    stage.write();
+    assert_eq!((ready_for(&stage), stage.core.deadline()), (Some(process(1)), None), "it is not put away");
+    stage.core.step(Stamp(stage.now), Input::Manages(None));
+    assert_eq!(ready_for(&stage), None);
+
+    let settings = Settings { lend: None, ..Settings::default() };
+    let mut stage = Stage::new(settings, &objects);
+    stage.core.step(Stamp(stage.now), Input::Manages(Some(process(0))));
+    assert_eq!((stage.core.ports(), ready_for(&stage)), (vec![], None), "nothing is to be lent");
+}
+
 /// Nothing stays ready for a port that nobody will bring back.
 #[test]
 fn a_cable_is_put_away_when_its_time_is_over_though_the_port_is_still_out() {

@@ -49,6 +49,9 @@ pub enum Input {
     Rests(ProcessId),
     /// systemd-networkd has met the link of this ifindex anew, which it had forgotten, and knows that it is in no bridge.
     Met(u32),
+    /// Which run of systemd-networkd manages ports of [`super::Core::ports`], if one does: it takes them out of their bridge
+    /// when it is started next, or reads its files again.
+    Manages(Option<ProcessId>),
     /// Whether any owner is running, and since when that is so.
     Owner {
         /// Whether one is.

@@ -310,5 +310,10 @@ impl Core {
 /// By the path of its executable; a name alone anyone can take, and would be lent an address for a moment.
 pub(super) fn is_by_networkd(who: &Who) -> bool {
     let exe = who.actor.process().and_then(|process| process.exe.as_deref());
-    who.verdict == Verdict::Foreign && exe.is_some_and(|exe| exe.ends_with("/systemd-networkd"))
+    who.verdict == Verdict::Foreign && exe.is_some_and(is_networkd)
+}
+
+/// Whether this is the path of systemd-networkd's executable.
+pub fn is_networkd(exe: &str) -> bool {
+    exe.ends_with("/systemd-networkd")
 }

@@ -74,6 +74,8 @@ pub struct Core {
     pub(super) undone: HashMap<(ProcessId, ObjectKind), (u32, Stamp)>,
     /// When systemd-networkd has taken a port last, and in which run.
     pub(super) networkd: Option<(Stamp, ProcessId)>,
+    /// The run of systemd-networkd that manages guarded ports, where one does.
+    pub(super) port_manager: Option<ProcessId>,
     pub(super) suspicions: Vec<Suspicion>,
     pub(super) withdrawn: HashSet<Key>,
     pub(super) loans: Loans,
@@ -109,6 +111,7 @@ impl Core {
             insisting: HashMap::default(),
             undone: HashMap::default(),
             networkd: None,
+            port_manager: None,
             suspicions: Vec::new(),
             withdrawn: HashSet::default(),
             loans: Loans::default(),
@@ -153,6 +156,7 @@ impl Core {
             Input::Gone(process) => self.finished(now, process, true),
             Input::Rests(process) => self.rests(process),
             Input::Met(link) => self.met(link),
+            Input::Manages(process) => self.port_manager = process,
             Input::Dump(dump) => self.dump(now, dump),
         }
     }

@@ -42,6 +42,7 @@ mod view;
 
 pub use damping::Damping;
 pub use flow::{Dump, Effect, Input, Reason, Report};
+pub use lending::is_networkd;
 pub use machine::{Core, Settings};
 pub use restore::Waited;
 pub use scope::Scope;

@@ -102,6 +102,7 @@ impl Guard {
             self.dump_not_before = None;
         }
         self.wait_for(now);
+        self.look_who_manages(now);
         self.afterwards(now);
         self.service.turned(now);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::task::spawn_blocking;
 
-use super::guard::Guard;
+use super::{clock, guard::Guard};
 use crate::{
     core::Report,
     model::{Cable, Link, Object},
@@ -42,6 +42,9 @@ impl Guard {
             has_work |= cables.sweep(names(|link| link.port.is_some()), names(Link::is_bridge));
         }
         if wanted != self.ordered.cables {
+            if !wanted.is_empty() {
+                self.managed.look(clock::now());
+            }
             has_work |= cables.order(wanted.clone());
             self.ordered.cables = wanted;
         }

@@ -25,6 +25,7 @@ use super::{
     clock,
     cost::Cost,
     edges::Told,
+    managed::Managed,
     meetings::Meetings,
     owner_watch::OwnerWatch,
     patience::Patience,
@@ -135,6 +136,7 @@ pub struct Guard {
     pub(super) later: Later,
     pub(super) cost: Cost,
     pub(super) ordered: Ordered,
+    pub(super) managed: Managed,
     pub(super) lost: Lost,
     pub(super) service: Service,
     pub(super) patience: Patience,
@@ -188,6 +190,7 @@ impl Guard {
             later: Later::default(),
             cost: Cost::default(),
             ordered: Ordered::default(),
+            managed: Managed::default(),
             lost: Lost::default(),
             service,
             patience: Patience::default(),
@@ -279,6 +282,7 @@ impl Guard {
         self.lend_cables();
         if self.core.take_changed() {
             self.restart.touch(clock::now());
+            self.heed_ports();
         }
         if self.later.is_full() {
             self.tell();
@@ -435,7 +439,8 @@ impl Guard {
         let restart = self.restart.deadline();
         let service = self.service.deadline();
         let rest = self.core.waited_for().map(|waited| self.patience.deadline(waited.process));
-        [self.core.deadline(), self.later.deadline(), self.dump_not_before, restart, service, rest]
+        let look = self.managed.deadline();
+        [self.core.deadline(), self.later.deadline(), self.dump_not_before, restart, service, rest, look]
             .into_iter()
             .flatten()
             .min()
@@ -467,6 +472,11 @@ impl Guard {
         }
         if let Some(Poll::Ready(fd)) = self.meetings.as_mut().map(|meetings| meetings.poll_open(cx)) {
             self.reactor.watch(&[fd]).context("cannot wait for what systemd-networkd saves")?;
+            attended = Attended::Somebody;
+        }
+        if let Poll::Ready(by) = self.managed.poll_found(cx) {
+            self.core.step(clock::now(), Input::Manages(by));
+            self.lend_cables();
             attended = Attended::Somebody;
         }
         if self.owner_watch.poll_changed(cx).is_ready() {

@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::{model::ProcessId, procfs};
 
 /// Where it saves them, a file for each ifindex.
-const FOLDER: &str = "run/systemd/netif/links";
+pub(super) const FOLDER: &str = "run/systemd/netif/links";
 
 /// What is heard at once, between two looks at what else has come.
 const BATCH: usize = 1024;

@@ -13,6 +13,7 @@ mod cost;
 mod edges;
 mod guard;
 mod lock;
+mod managed;
 mod meetings;
 mod owner_watch;
 mod patience;

@@ -63,6 +63,7 @@ impl Guard {
             self.source.set_links(self.core.outside_links());
         }
         self.core.reconfigure(clock::now(), settings::settings(&config), scope);
+        self.managed.look(clock::now());
         self.attribution.look_up_cgroups_at_once(owner.needs_cgroups());
         self.owner_watch.set_rule(owner.clone());
         self.owner = owner;

@@ -212,7 +212,8 @@ pub struct Cable {
     pub bridge_name: String,
     /// The bridge's hardware address as it is now: one without its own takes that of a port.
     pub address: [u8; 6],
-    /// The process that has it switched on when it takes the port, in the initial pid namespace.
+    /// The process that has it switched on when it takes the port, in the initial pid namespace; a later run of
+    /// systemd-networkd has, too.
     pub by: ProcessId,
     /// For how long it is switched on then.
     pub time: Duration,
