@@ -2,11 +2,12 @@
 
 use std::{
     fs::{self, File},
+    io::Read as _,
     os::fd::{AsRawFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::model::{Process, ProcessId};
 
@@ -67,8 +68,41 @@ pub fn folder(id: ProcessId, path: &str) -> Option<File> {
     // see what it is to do (`seccomp_restrict_sxid` of systemd).
     let below =
         |folder: OwnedFd, name| rustix::fs::openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty());
-    let mut names = Path::new(path).components().map(Component::as_os_str);
-    Some(names.try_fold(root, below).ok()?.into())
+    let mut names = Path::new(path).components();
+    let folder = names.try_fold(root, |folder, name| match name {
+        Component::Normal(name) => below(folder, name).ok(),
+        _ => None,
+    })?;
+    Some(folder.into())
+}
+
+/// What is in a file of a folder, as text, `most` bytes of it at most; `None` where there is no such file, or no text in it.
+///
+/// It may be for somebody else to say what is there: nothing but a file is opened. Of what is a device or a terminal, to open it may
+/// be to do something.
+pub fn text_of(folder: &File, name: &str, most: u64) -> Option<String> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::openat(folder, name, flags, Mode::empty()).ok()?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode);
+    if kind != FileType::RegularFile {
+        return None;
+    }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?;
+    let mut text = String::new();
+    file.take(most).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Whether a process may change links and routes of this network namespace: it has `CAP_NET_ADMIN`, and not merely in a user
+/// namespace of its own.
+pub fn may_configure_network(id: ProcessId) -> bool {
+    let may = || {
+        let directory = Directory::of(id)?;
+        let namespace = fs::read_link(directory.path("ns/user")).ok()?;
+        let same = namespace == fs::read_link("/proc/self/ns/user").ok()?;
+        Some(same && parse_net_admin(&directory.text("status")?)?)
+    };
+    may().unwrap_or(false)
 }
 
 /// Reads `/proc/PID/cgroup` of exactly this run; `None` where it is gone.
@@ -157,7 +191,6 @@ impl Directory {
 
     /// As much of the arguments as is kept, and one byte more to see that there are more.
     fn bytes(&self, name: &str) -> Option<Vec<u8>> {
-        use std::io::Read;
         let mut bytes = Vec::with_capacity(Process::ARGV_MAX + 1);
         let file = File::open(self.path(name)).ok()?;
         file.take(Process::ARGV_MAX as u64 + 1).read_to_end(&mut bytes).ok()?;
@@ -217,6 +250,14 @@ fn parse_asleep(status: &str) -> Option<u64> {
     let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     value("State:").filter(|state| state.starts_with('S'))?;
     value("voluntary_ctxt_switches:")?.parse().ok()
+}
+
+/// Whether `CAP_NET_ADMIN` is among the effective capabilities of `/proc/PID/status`.
+fn parse_net_admin(status: &str) -> Option<bool> {
+    /// `include/uapi/linux/capability.h`.
+    const CAP_NET_ADMIN: u64 = 12;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    Some(u64::from_str_radix(effective.trim(), 16).ok()? & (1 << CAP_NET_ADMIN) != 0)
 }
 
 /// The audit login uid; -1 as an unsigned number is nobody (`AUDIT_UID_UNSET`).
@@ -375,6 +416,27 @@ mod tests {
         // Through a link of /proc it would be another's.
         std::os::unix::fs::symlink("/proc/self/root", place.join("out")).unwrap();
         assert!(folder(id, &below("out")).is_none());
+    }
+
+    #[test]
+    fn who_has_capabilities_of_its_own_only_may_not_configure_this_network() {
+        let may = |words: &[&str]| {
+            let mut child = Running::start(Command::new(words[0]).args(&words[1..]));
+            child.line();
+            may_configure_network(read(child.0.id()).unwrap().id)
+        };
+        let own = parse_net_admin(&fs::read_to_string("/proc/self/status").unwrap());
+        assert_eq!(Some(may(&["sh", "-c", "echo; exec sleep 600"])), own);
+        let unshared = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo; exec sleep 600"];
+        assert!(!may(&unshared), "{own:?}");
+        for (status, expected) in [
+            ("Name:\tx\nCapEff:\t0000000000001000\n", Some(true)),
+            ("CapEff:\t000001ffffffefff\n", Some(false)),
+            ("CapEff:\tx\n", None),
+            ("CapPrm:\t0000000000001000\n", None),
+        ] {
+            assert_eq!(parse_net_admin(status), expected, "{status}");
+        }
     }
 
     #[test]

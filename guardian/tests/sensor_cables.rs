@@ -177,6 +177,7 @@ fn cable(
         port: port.to_owned(),
         bridge,
         bridge_name: bridge_name.to_owned(),
+        bridge_gone: 0,
         address: ADDRESS,
         by: ProcessId { tgid: by, start_ns: 0 },
         time,
@@ -262,12 +263,33 @@ fn a_later_run_of_networkd_switches_it_on() {
             [("systemd-network", false), ("systemd-networkd2", false), ("systemd-networkd", true)]
         {
             let program = folder.path().join(name);
-            sensor_lab::run("cp", &["/sbin/ip", program.to_str().unwrap()]);
+            sensor_lab::run("sh", &["-c", &format!("cp \"$(command -v ip)\" {}", program.display())]);
             let status = Command::new(&program).args(["link", "set", "p0", "nomaster"]).status().unwrap();
             assert!(status.success());
             assert_eq!(node.end.reaches(pod) && pod.reaches(&node.end), is_one, "{name}");
             ip("link set p0 master br0");
         }
+    });
+}
+
+/// A bridge that is put back has its number again, and nothing of what was attached to it.
+#[test]
+fn a_bridge_that_was_away_is_attached_to_again() {
+    in_namespace(|| {
+        let node = Node::new();
+        let pod = &node.pods[0].end;
+        node.lend(&["p0"], LONG);
+        let bridge = ifindex("br0");
+        ip("link del br0");
+        ip(&format!("link add br0 index {bridge} address 02:00:0a:08:00:01 type bridge"));
+        ip("link set br0 up");
+        ip(&format!("addr add {NODE}/24 dev br0"));
+        assert!(!node.end.reaches(pod), "there is no way");
+        let mut back = cable("p0", ("br0", bridge), 0, LONG, Some(Stamp(u64::MAX)));
+        back.bridge_gone = 1;
+        assert!(node.cables().order([(ifindex("p0"), back)].into()));
+        node.cables().lend();
+        assert!((0..3).any(|_| node.end.reaches(pod)) && pod.reaches(&node.end));
     });
 }
 

@@ -4,9 +4,12 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
-use lab::{Guardian, Lab, Networkd, Node, PORTS, Settings, wait_for};
+use lab::{Guardian, Lab, Networkd, Node, PORTS, Pod, Settings, wait_for};
 
-use crate::networkd_cases::{BARE, LIMIT, running};
+use crate::{
+    networkd_cases::{BARE, LIMIT, running},
+    reload::reload,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -56,27 +59,69 @@ fn cables_are_put_away() -> Result<()> {
     wait_for("the cables to be put away", 3 * SOON, || Ok(attached()? == 0))
 }
 
-/// Where systemd-networkd manages pods' ports all is ready before it has taken any; until somebody writes the remedy.
+/// A node with a file that matches every link, on which the real systemd-networkd runs, and a guardian that has just come.
+fn managed(lab: &Lab, by_doctor: bool) -> Result<(Networkd<'_>, Vec<Pod>, Guardian)> {
+    let settings = Settings { catch_all: true, by_doctor, ..BARE };
+    let (networkd, pods) = Networkd::on_guarded_node(lab, settings)?;
+    let networkd = running(networkd, lab)?;
+    Ok((networkd, pods, lab.guardian().start()?))
+}
+
+/// Where systemd-networkd manages pods' ports all is ready before it has taken any; and it is no reason to put that away that it
+/// is started again.
 #[test]
 fn cables_are_ready_where_networkd_manages_ports() -> Result<()> {
-    for (by_doctor, expected) in [(false, 3), (true, 0)] {
-        let lab = Lab::new()?;
-        let settings = Settings { catch_all: true, by_doctor, ..BARE };
-        let (networkd, _pods) = Networkd::on_guarded_node(&lab, settings)?;
-        let mut networkd = running(networkd, &lab)?;
-        let guardian = lab.guardian().start()?;
-        if by_doctor {
-            std::thread::sleep(SOON);
-        } else {
-            wait_for("the cables to be ready", SOON, || Ok(attached()? == expected))?;
-        }
-        ensure!(attached()? == expected && guardian.events()?.is_empty(), "{expected}: {}", attached()?);
-        // It is no reason to put them away that it is started again.
-        networkd.start()?;
-        networkd.quiet(LIMIT)?;
-        std::thread::sleep(3 * SOON);
-        ensure!(attached()? == expected, "after a restart: {}", attached()?);
-    }
+    let lab = Lab::new()?;
+    let (mut networkd, _pods, guardian) = managed(&lab, false)?;
+    wait_for("the cables to be ready", 3 * SOON, || Ok(attached()? == 3))?;
+    ensure!(guardian.events()?.is_empty(), "something was taken");
+    networkd.start()?;
+    networkd.quiet(LIMIT)?;
+    std::thread::sleep(4 * SOON);
+    ensure!(attached()? == 3, "after a restart: {}", attached()?);
+    Ok(())
+}
+
+/// Other sensors, and who is lent nothing and then something again.
+#[test]
+fn cables_are_ready_after_a_reload() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut networkd, _pods, mut guardian) = managed(&lab, false)?;
+    let ready = |count| wait_for("the cables to be as they should", 3 * SOON, || Ok(attached()? == count));
+    ready(3)?;
+    reload(&mut guardian, "scope.tables = [77, 78, 79, 91]")?;
+    ready(3)?;
+    reload(&mut guardian, "restore.lend = \"never\"")?;
+    ready(0)?;
+    reload(&mut guardian, "restore.lend = \"30s\"")?;
+    ready(3)?;
+    // They are those of the sensors that there are now.
+    networkd.start()?;
+    guardian.event("a port that was carried", |event| event.text("/error").contains("carried"))?;
+    Ok(())
+}
+
+/// What comes after the bridge plugin finds the port of a new pod as that has left it.
+#[test]
+fn a_new_pod_can_be_given_a_queueing_discipline() -> Result<()> {
+    let lab = Lab::new()?;
+    let (networkd, _pods, _guardian) = managed(&lab, false)?;
+    wait_for("the cables to be ready", 3 * SOON, || Ok(attached()? == 3))?;
+    lab.ip("link add veth0000c type veth peer name peer0000c")?;
+    lab.ip("link set veth0000c master kube-bridge up")?;
+    networkd.quiet(LIMIT)?;
+    let bandwidth = Command::new("tc").args(["qdisc", "add", "dev", "veth0000c", "ingress"]).output()?;
+    ensure!(bandwidth.status.success(), "{bandwidth:?}");
+    Ok(())
+}
+
+/// Nothing is attached where it was told to leave them alone.
+#[test]
+fn nothing_is_attached_where_the_remedy_is() -> Result<()> {
+    let lab = Lab::new()?;
+    let (_networkd, _pods, guardian) = managed(&lab, true)?;
+    std::thread::sleep(2 * SOON);
+    ensure!(attached()? == 0 && guardian.events()?.is_empty(), "{} are attached", attached()?);
     Ok(())
 }
 

@@ -32,7 +32,7 @@ fn keys(restart: bool) -> Result<BTreeSet<String>> {
 }
 
 /// Has it read its configuration again, with these lines over those that it had.
-fn reload(guardian: &mut Guardian, lines: &str) -> Result<()> {
+pub fn reload(guardian: &mut Guardian, lines: &str) -> Result<()> {
     let name = |line: &str| line.split(" = ").next().unwrap_or_default().to_owned();
     let replaced: BTreeSet<String> = lines.lines().map(name).collect();
     let before = fs::read_to_string(guardian.config())?;

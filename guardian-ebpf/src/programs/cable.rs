@@ -4,8 +4,8 @@
 //! bridge is dropped, and what the node sends by the bridge does not find it. These two take what comes and hand it to the
 //! bridge's link, and what goes out there and hand it to the port, as the bridge would. What pods of one node send each
 //! other goes by the node's IP, and by its firewall, so long; what they ask each other about their addresses goes from one
-//! to the other. They are on the path of packets: the daemon attaches them for that while, and each cable ends by
-//! itself when its time is up.
+//! to the other. They are on the path of packets: where systemd-networkd does no such thing the daemon does not attach
+//! them, a cable that is ready leaves every frame as it is, and one that is lent ends by itself when its time is up.
 
 use super::{BEHIND, CABLES, PORTS, SWITCHED, process, task};
 use aya_ebpf::{
@@ -101,8 +101,10 @@ pub fn cable_out(ctx: TcContext) -> i32 {
     }
     let to = address_word(frame.to);
     let Behind { port, flooded, .. } = where_is(to);
-    if port != 0 && is_carried(port, bridge) {
-        return redirect(port, 0);
+    if let Some(cable) = cable_of(port)
+        && cable.bridge == bridge
+    {
+        return if is_lent(port, &cable) { redirect(port, 0) } else { NEXT };
     }
     let now = now();
     if now.wrapping_sub(flooded) < FLOOD_NS {

@@ -8,7 +8,8 @@
 //! All are ready as long as networkd manages any of them, and as soon as it takes a port, since it takes the others next, and
 //! that one again: the kernel's own word that a port leaves its bridge switches a cable on, long before that has gone all its
 //! way (`del_nbp` of `net/bridge/br_if.c` says so first, and then waits for all who may still use the port). Not merely because
-//! networkd does anything: to attach the programs to a hundred ports takes the lock that all restores need.
+//! networkd does anything: to attach the programs to a hundred ports takes the lock that all restores need. Nor before a pod
+//! has had time to be set up.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +20,33 @@ use super::{
     lending::is_by_networkd,
     machine::{Core, Who},
 };
-use crate::model::{Cable, Key, Mode, Object, Port, Stamp};
+use crate::model::{Cable, Key, Link, Mode, Object, Port, ProcessId, Stamp};
 
 /// For how long networkd may go on after it has taken a port: as long as that counts as the same trouble
 /// ([`super::damping::Account::recoil`]).
 const READY: Duration = Duration::from_secs(10);
+
+/// For how long a port that is new is left alone. Plugins that come after the bridge plugin may want a queueing discipline of
+/// their own there: `bandwidth` fails where it finds one.
+const YOUNG: Duration = Duration::from_secs(10);
+
+/// Bridges that are known to have gone; more than a node has.
+const REMADE: usize = 64;
+
+/// What decides which cables are ready.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    /// When systemd-networkd has taken a port last, and in which run.
+    taken: Option<(Stamp, ProcessId)>,
+    /// The run of systemd-networkd that manages guarded ports, where one does.
+    manager: Option<ProcessId>,
+    /// The ports that are new, and since when.
+    young: BTreeMap<u32, Stamp>,
+    /// How often a bridge of this ifindex has gone.
+    remade: BTreeMap<u32, u32>,
+    /// Whether anything has changed since this was last asked.
+    changed: bool,
+}
 
 impl Core {
     /// A port was taken: if systemd-networkd took it, it may take others next.
@@ -32,25 +55,68 @@ impl Core {
             && self.lends_cables().is_some()
             && is_by_networkd(who)
         {
-            self.networkd = Some((who.at, process));
+            self.readiness.taken = Some((who.at, process));
             // One that has been started since is to be ready for.
-            self.port_manager = self.port_manager.and(Some(process));
+            self.readiness.manager = self.readiness.manager.and(Some(process));
         }
     }
 
-    /// The guarded ports that could be lent a cable, by ifindex; none where none is lent.
+    /// A port of a link was announced.
+    pub(super) fn port_came(&mut self, now: Stamp, port: u32) {
+        if self.rib.get(&Key::Port(port)).is_none() {
+            self.readiness.young.insert(port, now);
+        }
+    }
+
+    /// Something about a link is different now.
+    pub(super) const fn cables_change(&mut self) {
+        self.readiness.changed = true;
+    }
+
+    /// A link is gone, and with it what was attached to it.
+    pub(super) fn cables_go(&mut self, link: &Link) {
+        self.readiness.young.remove(&link.index);
+        if link.is_bridge() && !self.outside_links.contains(&link.index) {
+            let remade = &mut self.readiness.remade;
+            *remade.entry(link.index).or_default() += 1;
+            if remade.len() > REMADE {
+                remade.pop_first();
+            }
+        }
+        self.cables_change();
+    }
+
+    /// Which run of systemd-networkd manages guarded ports.
+    pub(super) fn is_managed_by(&mut self, process: Option<ProcessId>) {
+        self.readiness.manager = process;
+        self.cables_change();
+    }
+
+    /// Whether [`Core::cables`] and [`Core::ports`] may say anything else than before this was last asked.
+    pub const fn take_cables_changed(&mut self) -> bool {
+        let ports = self.rib.take_ports_changed();
+        std::mem::replace(&mut self.readiness.changed, false) || ports
+    }
+
+    /// The guarded ports that could be lent a cable, by ifindex and in its order; none where none is lent.
     pub fn ports(&self) -> Vec<u32> {
         let ports = self.lends_cables().map(|_| self.guarded_ports().map(|(port, _)| port.link));
-        ports.into_iter().flatten().collect()
+        let mut ports: Vec<u32> = ports.into_iter().flatten().collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    /// Whom cables are ready for, and for how long they are lent at most.
+    fn ready_for(&self) -> Option<(ProcessId, Duration)> {
+        let process = self.readiness.taken.map(|(_, process)| process).or(self.readiness.manager)?;
+        Some((process, self.lends_cables()?))
     }
 
     /// The cables that are to be lent just now, and those that are to be ready, by the ifindex of their port.
     pub fn cables(&self) -> BTreeMap<u32, Cable> {
-        let process = self.networkd.map(|(_, process)| process).or(self.port_manager);
-        let (Some(time), Some(process)) = (self.lends_cables(), process) else {
-            return BTreeMap::new();
-        };
-        let ports: Vec<(&Port, Option<Stamp>)> = self.guarded_ports().collect();
+        let Some((process, time)) = self.ready_for() else { return BTreeMap::new() };
+        let is_old = |(port, _): &(&Port, _)| !self.readiness.young.contains_key(&port.link);
+        let ports: Vec<(&Port, Option<Stamp>)> = self.guarded_ports().filter(is_old).collect();
         let bridges: BTreeSet<u32> = ports.iter().map(|(port, _)| port.master).collect();
         let addresses: BTreeMap<u32, [u8; 6]> = bridges
             .into_iter()
@@ -61,6 +127,7 @@ impl Core {
                 port: self.links.get(port.link)?.name.clone(),
                 bridge: port.master,
                 bridge_name: self.links.get(port.master)?.name.clone(),
+                bridge_gone: self.readiness.remade.get(&port.master).copied().unwrap_or(0),
                 address: *addresses.get(&port.master)?,
                 by: process,
                 time,
@@ -99,18 +166,28 @@ impl Core {
         (!links.any(|link| link.hardware_address() == Some(address))).then_some(address)
     }
 
-    /// When the cables are to be put away. While networkd is waited for, something else wakes.
+    /// When the cables are to be put away, or a port is new no longer. While networkd is waited for, something else wakes.
     pub(super) fn cables_deadline(&self) -> Option<Stamp> {
-        self.networkd.filter(|_| self.recoiled == 0).map(|(at, _)| at.after(READY))
+        let grown = self.readiness.young.values().min().filter(|_| self.ready_for().is_some());
+        self.put_away_at().into_iter().chain(grown.map(|since| since.after(YOUNG))).min()
     }
 
-    /// Puts them away if nobody has needed one for long.
+    fn put_away_at(&self) -> Option<Stamp> {
+        self.readiness.taken.filter(|_| self.recoiled == 0).map(|(at, _)| at.after(READY))
+    }
+
+    /// Puts them away if nobody has needed one for long, and has them for ports that are new no longer.
     pub(super) fn put_cables_away(&mut self, now: Stamp) {
-        if self.cables_deadline().is_some_and(|at| at <= now) {
+        let young = self.readiness.young.len();
+        self.readiness.young.retain(|_, since| since.after(YOUNG) > now);
+        self.readiness.changed |= self.readiness.young.len() != young;
+        if self.put_away_at().is_some_and(|at| at <= now) {
             let lends = self.lends_cables().map(|time| move |taken: Stamp| taken.after(time) > now);
             let is_in_use =
                 lends.is_some_and(|lends| self.guarded_ports().any(|(_, taken)| taken.is_some_and(lends)));
-            self.networkd = self.networkd.filter(|_| is_in_use).map(|(_, process)| (now, process));
+            let taken = self.readiness.taken.filter(|_| is_in_use).map(|(_, process)| (now, process));
+            self.readiness.taken = taken;
+            self.readiness.changed = true;
         }
     }
 }

@@ -6,24 +6,42 @@ use super::{
     Input, Settings,
     simulation::someone,
     stage::{BRIDGE, Stage, VETH, bridge, node, veth},
-    testing::set,
+    testing::{gone, set},
 };
-use crate::model::{Attribute, Link, Mode, Port, Stamp, link::ifla, record::Verdict};
+use crate::model::{Attribute, Link, Mode, Object, Port, Stamp, link::ifla, record::Verdict};
+
+const NETWORKD: &str = "/usr/lib/systemd/systemd-networkd";
+
+fn own_address() -> Attribute {
+    Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() }
+}
+
+fn plugged() -> Link {
+    let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options: vec![] };
+    Link { port: Some(port), ..veth(0) }
+}
+
+/// A node whose bridge can lend cables.
+fn wired() -> Vec<Object> {
+    let mut objects = node();
+    objects[2] = Link { attributes: vec![own_address()], ..bridge() }.into();
+    objects[3] = plugged().into();
+    objects
+}
 
 /// What would be taken again at once is carried, and ready to be from the first time on; of networkd's only, of bridges with an
 /// address of their own, and not for ever.
 #[test]
 fn a_port_that_networkd_takes_is_lent_a_cable() {
-    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
+    let own = own_address();
     let theirs = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 2].into() };
-    let networkd = "/usr/lib/systemd/systemd-networkd";
     for (exe, settings, of_bridge, lends) in [
-        (networkd, Settings::default(), Some(&own), true),
+        (NETWORKD, Settings::default(), Some(&own), true),
         ("/usr/sbin/ip", Settings::default(), Some(&own), false),
-        (networkd, Settings { lend: None, ..Settings::default() }, Some(&own), false),
-        (networkd, Settings { mode: Mode::Observe, ..Settings::default() }, Some(&own), false),
-        (networkd, Settings::default(), Some(&theirs), false),
-        (networkd, Settings::default(), None, false),
+        (NETWORKD, Settings { lend: None, ..Settings::default() }, Some(&own), false),
+        (NETWORKD, Settings { mode: Mode::Observe, ..Settings::default() }, Some(&own), false),
+        (NETWORKD, Settings::default(), Some(&theirs), false),
+        (NETWORKD, Settings::default(), None, false),
     ] {
         let bridge = Link { attributes: of_bridge.cloned().into_iter().collect(), ..bridge() };
         let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options: vec![] };
@@ -71,14 +89,9 @@ fn a_port_that_networkd_takes_is_lent_a_cable() {
 /// manage them any more.
 #[test]
 fn ports_that_networkd_manages_are_ready() {
-    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
-    let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options: vec![] };
-    let mut objects = node();
-    objects[2] = Link { attributes: vec![own], ..bridge() }.into();
-    objects[3] = Link { port: Some(port.clone()), ..veth(0) }.into();
-    let mut stage = Stage::new(Settings::default(), &objects);
+    let mut stage = Stage::new(Settings::default(), &wired());
     assert_eq!(stage.core.ports(), [VETH]);
-    let runs = [60, 61].map(|tgid| someone(tgid, "/usr/lib/systemd/systemd-networkd"));
+    let runs = [60, 61].map(|tgid| someone(tgid, NETWORKD));
     let process = |run: usize| runs[run].process().expect("a process").id;
     let ready_for = |stage: &Stage| {
         let cable = stage.core.cables().remove(&VETH)?;
@@ -89,7 +102,7 @@ fn ports_that_networkd_manages_are_ready() {
     assert_eq!((ready_for(&stage), stage.core.deadline()), (Some(process(0)), None), "for good");
     stage.tell(set(veth(0)), &runs[1], Verdict::Foreign);
     stage.write();
-    stage.own(set(Link { port: Some(port), ..veth(0) }));
+    stage.own(set(plugged()));
     assert_eq!(ready_for(&stage), Some(process(1)));
     stage.now = stage.core.deadline().expect("a time").0;
     stage.write();
@@ -98,24 +111,59 @@ fn ports_that_networkd_manages_are_ready() {
     assert_eq!(ready_for(&stage), None);
 
     let settings = Settings { lend: None, ..Settings::default() };
-    let mut stage = Stage::new(settings, &objects);
+    let mut stage = Stage::new(settings, &wired());
     stage.core.step(Stamp(stage.now), Input::Manages(Some(process(0))));
     assert_eq!((stage.core.ports(), ready_for(&stage)), (vec![], None), "nothing is to be lent");
+}
+
+/// The plugins that come after the bridge plugin find the port of a new pod as it is, whoever takes it meanwhile.
+#[test]
+fn the_port_of_a_new_pod_is_left_alone_at_first() {
+    let mut objects = wired();
+    objects.remove(3);
+    let mut stage = Stage::new(Settings::default(), &objects);
+    let networkd = someone(60, NETWORKD);
+    stage.core.step(Stamp(stage.now), Input::Manages(networkd.process().map(|process| process.id)));
+    let owner = someone(50, "/opt/cni/bin/bridge");
+    stage.tell(set(veth(0)), &owner, Verdict::Owner);
+    stage.tell(set(plugged()), &owner, Verdict::Owner);
+    let came = Stamp(stage.now);
+    assert_eq!((stage.core.ports(), stage.core.cables().len()), (vec![VETH], 0));
+    stage.tell(set(veth(0)), &networkd, Verdict::Foreign);
+    stage.write();
+    stage.own(set(plugged()));
+    assert!(stage.core.cables().is_empty());
+    let due = stage.core.deadline().expect("a time");
+    assert_eq!(due.since(came), Duration::from_secs(10));
+    stage.now = due.0;
+    stage.write();
+    assert_eq!(stage.core.cables().len(), 1);
+}
+
+/// What was attached to a bridge goes with it, also where it comes back as it was.
+#[test]
+fn a_bridge_that_was_away_is_another_one() {
+    let mut stage = Stage::new(Settings::default(), &wired());
+    let networkd = someone(60, NETWORKD);
+    stage.core.step(Stamp(stage.now), Input::Manages(networkd.process().map(|process| process.id)));
+    let times_gone = |stage: &Stage| stage.core.cables().remove(&VETH).map(|cable| cable.bridge_gone);
+    assert_eq!(times_gone(&stage), Some(0));
+    let ip = someone(61, "/usr/sbin/ip");
+    stage.tell(set(veth(0)), &ip, Verdict::Foreign);
+    stage.tell(gone(Link { attributes: vec![own_address()], ..bridge() }), &ip, Verdict::Foreign);
+    while !stage.write().is_empty() {}
+    stage.own(set(plugged()));
+    assert_eq!(times_gone(&stage), Some(1));
 }
 
 /// Nothing stays ready for a port that nobody will bring back.
 #[test]
 fn a_cable_is_put_away_when_its_time_is_over_though_the_port_is_still_out() {
     let settings = Settings { absent_after: Some(Duration::from_secs(60)), ..Settings::default() };
-    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
-    let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options: vec![] };
-    let mut objects = node();
-    objects[2] = Link { attributes: vec![own], ..bridge() }.into();
-    objects[3] = Link { port: Some(port), ..veth(0) }.into();
-    let mut stage = Stage::new(settings, &objects);
+    let mut stage = Stage::new(settings, &wired());
     stage.now += 100_000_000_000;
     stage.core.step(Stamp(stage.now), Input::Owner { alive: false, since: Stamp(1) });
-    stage.tell(set(veth(0)), &someone(60, "/usr/lib/systemd/systemd-networkd"), Verdict::Foreign);
+    stage.tell(set(veth(0)), &someone(60, NETWORKD), Verdict::Foreign);
     assert!(stage.write().is_empty(), "no owner");
     assert_eq!(stage.core.cables().len(), 1);
     let mut wakings = 0;
@@ -131,17 +179,16 @@ fn a_cable_is_put_away_when_its_time_is_over_though_the_port_is_still_out() {
 /// Nor where the bridge does more with frames than to pass them on.
 #[test]
 fn a_bridge_that_tells_apart_lends_nothing() {
-    let own = Attribute { kind: ifla::ADDRESS, value: [2, 0, 0, 0, 0, 1].into() };
     let flag = |kind, on: u8| Attribute { kind, value: [on].into() };
     for (vlans, isolated) in [(0, 0), (1, 0), (0, 1)] {
         let options = vec![flag(ifla::BRPORT_ISOLATED, isolated)];
         let port = Port { link: VETH, master: BRIDGE, kind: Some("bridge".into()), options };
         let data = vec![flag(ifla::BR_VLAN_FILTERING, vlans)];
         let mut objects = node();
-        objects[2] = Link { attributes: vec![own.clone()], data, ..bridge() }.into();
+        objects[2] = Link { attributes: vec![own_address()], data, ..bridge() }.into();
         objects[3] = Link { port: Some(port), ..veth(0) }.into();
         let mut stage = Stage::new(Settings::default(), &objects);
-        stage.tell(set(veth(0)), &someone(60, "/usr/lib/systemd/systemd-networkd"), Verdict::Foreign);
+        stage.tell(set(veth(0)), &someone(60, NETWORKD), Verdict::Foreign);
         assert_eq!(stage.core.cables().len(), usize::from((vlans, isolated) == (0, 0)), "{vlans} {isolated}");
     }
 }

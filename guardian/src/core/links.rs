@@ -25,8 +25,12 @@ impl Core {
             self.reread(Reason::Silent);
         }
         let before = self.links.set(link.clone());
+        self.cables_change();
         self.set(now, &Arc::new(Object::Link(link)), false, false, who);
         let was_port = before.as_ref().and_then(|link| link.port.clone());
+        if port.is_some() && was_port.is_none() {
+            self.port_came(now, index);
+        }
         let moved = was_port.as_ref().map(|port| port.master) != port.as_ref().map(|port| port.master);
         let into_vrf = moved && port.as_ref().and_then(|port| port.kind.as_deref()) == Some("vrf");
         match (port, was_port) {
@@ -46,6 +50,7 @@ impl Core {
     pub(super) fn link_gone(&mut self, now: Stamp, link: Link, who: &Who) {
         let index = link.index;
         let was_port = self.links.remove(index).and_then(|link| link.port);
+        self.cables_go(&link);
         self.link_told.insert(index, who.at);
         // Another link may get its ifindex.
         self.set_outside(index, false);
@@ -69,6 +74,7 @@ impl Core {
         self.classify(link);
         let port = self.links.get(link.index).and_then(|link| link.port.clone());
         self.links.set(Link { port, ..link.clone() });
+        self.cables_change();
     }
 
     /// Forgets a key: it is not guarded any longer.
@@ -95,7 +101,9 @@ impl Core {
         let gone: Vec<u32> =
             self.links.iter().map(|link| link.index).filter(|i| !there.contains(i)).collect();
         for index in gone.into_iter().filter(|&index| !newer(self, index)).collect::<Vec<_>>() {
-            self.links.remove(index);
+            if let Some(link) = self.links.remove(index) {
+                self.cables_go(&link);
+            }
             self.set_outside(index, false);
         }
         for link in links {
@@ -105,6 +113,7 @@ impl Core {
             }
         }
         self.link_told.retain(|_, told| *told >= started);
+        self.cables_change();
     }
 
     /// Decides anew about all links, after the scope was replaced.

@@ -9,6 +9,7 @@ use std::{
 use foldhash::{HashMap, HashSet};
 
 use super::{
+    cables::Readiness,
     damping::Damping,
     flow::{Effect, Input},
     incident::Incidents,
@@ -72,10 +73,7 @@ pub struct Core {
     pub(super) insisting: HashMap<ProcessId, Insistence>,
     /// How many restores of a kind in a row processes have undone at once, and when the last.
     pub(super) undone: HashMap<(ProcessId, ObjectKind), (u32, Stamp)>,
-    /// When systemd-networkd has taken a port last, and in which run.
-    pub(super) networkd: Option<(Stamp, ProcessId)>,
-    /// The run of systemd-networkd that manages guarded ports, where one does.
-    pub(super) port_manager: Option<ProcessId>,
+    pub(super) readiness: Readiness,
     pub(super) suspicions: Vec<Suspicion>,
     pub(super) withdrawn: HashSet<Key>,
     pub(super) loans: Loans,
@@ -110,8 +108,7 @@ impl Core {
             waiting: BTreeSet::new(),
             insisting: HashMap::default(),
             undone: HashMap::default(),
-            networkd: None,
-            port_manager: None,
+            readiness: Readiness::default(),
             suspicions: Vec::new(),
             withdrawn: HashSet::default(),
             loans: Loans::default(),
@@ -156,7 +153,7 @@ impl Core {
             Input::Gone(process) => self.finished(now, process, true),
             Input::Rests(process) => self.rests(process),
             Input::Met(link) => self.met(link),
-            Input::Manages(process) => self.port_manager = process,
+            Input::Manages(process) => self.is_managed_by(process),
             Input::Dump(dump) => self.dump(now, dump),
         }
     }

@@ -325,6 +325,8 @@ pub struct Rib {
     places: u64,
     /// Whether what is desired has changed since this was last asked for.
     changed: bool,
+    /// Whether anything about a port has.
+    ports_changed: bool,
     /// What is known no longer, and when the kernel last told of it, since the last dump began.
     forgotten: HashMap<Key, Stamp>,
 }
@@ -342,12 +344,18 @@ impl Rib {
         let before = std::mem::replace(&mut entry.counted, now);
         let print = entry.desired.print();
         self.changed |= std::mem::replace(&mut entry.print, print) != print;
+        self.ports_changed |= matches!(key, Key::Port(_));
         self.adjust(key, before, now);
     }
 
     /// Whether what is desired has changed since this was last asked.
     pub const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
+    }
+
+    /// Whether anything about a port has changed since this was last asked, what is desired or what is missing.
+    pub const fn take_ports_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.ports_changed, false)
     }
 
     fn adjust(&mut self, key: &Key, before: Counts, now: Counts) {
@@ -378,6 +386,7 @@ impl Rib {
     pub fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
             self.changed |= entry.print != 0;
+            self.ports_changed |= matches!(key, Key::Port(_));
             self.adjust(key, entry.counted, Counts::default());
         }
     }

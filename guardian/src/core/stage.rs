@@ -1,6 +1,6 @@
 //! A core, a time and a node, for the tests that tell it one thing after the other.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Core, Dump, Effect, Input, Settings,
@@ -8,7 +8,7 @@ use super::{
     simulation::scope,
     testing::{address, link, route},
 };
-use crate::model::{Actor, Key, Link, Notice, Object, Port, Route, Rule, Stamp, record::Verdict};
+use crate::model::{Actor, Cable, Key, Link, Notice, Object, Port, Route, Rule, Stamp, record::Verdict};
 
 pub(super) const TUN: u32 = 2;
 pub(super) const BRIDGE: u32 = 5;
@@ -28,6 +28,7 @@ pub(super) struct Stage {
     pub reports: Vec<super::Report>,
     /// How many times damping has held something.
     pub damped: usize,
+    cables: (Vec<u32>, BTreeMap<u32, Cable>),
 }
 
 impl Stage {
@@ -38,7 +39,7 @@ impl Stage {
             Input::Dump(Dump { started: Stamp(1), ended: Stamp(2), objects: objects.to_vec() }),
         );
         let _ = core.effects().count();
-        Self { core, now: 1000, reports: vec![], damped: 0 }
+        Self { core, now: 1000, reports: vec![], damped: 0, cables: Default::default() }
     }
 
     pub fn tell(&mut self, notice: Notice, who: &Arc<Actor>, verdict: Verdict) {
@@ -55,6 +56,11 @@ impl Stage {
     }
 
     pub fn collect(&mut self) {
+        // Who asks only where it says that something has changed misses nothing.
+        let is_told = self.core.take_cables_changed();
+        let cables = (self.core.ports(), self.core.cables());
+        assert!(is_told || cables == self.cables, "{:?} became {cables:?}", self.cables);
+        self.cables = cables;
         for effect in self.core.effects() {
             match effect {
                 Effect::Report(report) => self.reports.push(*report),

@@ -166,6 +166,7 @@ impl Core {
         let same_loans =
             (mode, settings.lend) == (self.settings.mode, self.settings.lend) && scope == self.scope;
         self.settings = settings;
+        self.cables_change();
         if !same_loans {
             self.call_loans_in();
         }

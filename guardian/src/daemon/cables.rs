@@ -8,6 +8,7 @@ use super::{clock, guard::Guard};
 use crate::{
     core::Report,
     model::{Cable, Link, Object},
+    sensor::Cables,
 };
 
 /// What is told of a port that was lent one, once it is back.
@@ -19,38 +20,50 @@ pub(super) struct Ordered {
     cables: BTreeMap<u32, Cable>,
     /// Whether what an earlier guardian may have left was looked for.
     swept: bool,
+    /// Those of sensors that there were before.
+    before: Vec<Cables>,
 }
 
 impl Ordered {
-    /// Other sensors have none.
-    pub fn forget(&mut self) {
+    /// Others sensors have none, and can have some when those of `before` are gone.
+    pub fn forget(&mut self, before: Option<Cables>) {
         self.cables.clear();
+        self.before.extend(before);
     }
 }
 
 impl Guard {
-    /// Has those lent that are to be lent now, and the others taken back.
+    /// Has those lent that are to be lent now, and the others taken back; all of it beside this thread, since it takes the lock
+    /// that changes of links and routes take, too.
     pub(super) fn lend_cables(&mut self) {
-        let wanted = self.core.cables();
-        let Some(cables) = self.source.cables() else { return };
-        let mut has_work = false;
-        if !self.ordered.swept && self.core.is_synced() {
-            self.ordered.swept = true;
-            let names = |of: fn(&Link) -> bool| {
-                self.core.links().iter().filter(|link| of(link)).map(|link| link.name.clone()).collect()
-            };
-            has_work |= cables.sweep(names(|link| link.port.is_some()), names(Link::is_bridge));
-        }
-        if wanted != self.ordered.cables {
-            if !wanted.is_empty() {
-                self.managed.look(clock::now());
+        let before = std::mem::take(&mut self.ordered.before);
+        let cables = self.source.cables().cloned();
+        let mut has_work = !before.is_empty();
+        if let Some(cables) = &cables {
+            if !self.ordered.swept && self.core.is_synced() {
+                self.ordered.swept = true;
+                let names = |of: fn(&Link) -> bool| {
+                    self.core.links().iter().filter(|link| of(link)).map(|link| link.name.clone()).collect()
+                };
+                has_work |= cables.sweep(names(|link| link.port.is_some()), names(Link::is_bridge));
             }
-            has_work |= cables.order(wanted.clone());
-            self.ordered.cables = wanted;
+            let wanted = self.core.cables();
+            if wanted != self.ordered.cables {
+                if !wanted.is_empty() {
+                    self.managed.look(clock::now());
+                }
+                has_work |= cables.order(wanted.clone());
+                self.ordered.cables = wanted;
+            }
         }
         if has_work {
-            let cables = cables.clone();
-            spawn_blocking(move || cables.lend());
+            spawn_blocking(move || {
+                before.iter().for_each(Cables::end);
+                drop(before);
+                if let Some(cables) = cables {
+                    cables.lend();
+                }
+            });
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
 };
 
 use super::{
@@ -33,6 +33,7 @@ use super::{
     record::Ids,
     reload::open_source,
     restart::Restart,
+    resync,
     service::Service,
     settings,
     source::{Source, Taken},
@@ -40,13 +41,12 @@ use super::{
 use crate::{
     attribution::{Attribution, OwnerRule, TaskFacts},
     config::Config,
-    core::{Core, Dump, Effect, Input, Reason, Scope},
-    footprint,
+    core::{Core, Effect, Input, Reason, Scope},
     model::{
         Actor, Stamp,
         record::{EventRecord, Verdict},
     },
-    netlink::{DumpError, Executor, State, dump},
+    netlink::{DumpError, Executor, State},
     sensor::Lost,
     surface::{ask::Ask, metrics::Metrics},
 };
@@ -59,12 +59,6 @@ const SLEEP_MIN: Duration = Duration::from_millis(1);
 
 /// How often it is looked for an owner while something is held for want of one.
 const OWNER_LOOK: Duration = Duration::from_secs(1);
-
-/// When a dump that failed is tried again; doubled each time, up to [`DUMP_RETRY_MAX`].
-const DUMP_RETRY: Duration = Duration::from_millis(20);
-
-/// The longest time between two dumps that fail.
-const DUMP_RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// The signals that the daemon answers to.
 pub struct Signals {
@@ -145,10 +139,10 @@ pub struct Guard {
     /// Whether the bell has rung while it stood aside.
     pub(super) rung: bool,
     /// Why state is to be read again; one dump serves all reasons.
-    wanted: BTreeSet<Reason>,
-    dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
+    pub(super) wanted: BTreeSet<Reason>,
+    pub(super) dumping: Option<JoinHandle<Result<(Stamp, State), DumpError>>>,
     pub(super) dump_not_before: Option<Stamp>,
-    dump_retry: Duration,
+    pub(super) dump_retry: Duration,
 }
 
 impl Guard {
@@ -199,7 +193,7 @@ impl Guard {
             wanted: BTreeSet::from([Reason::Start]),
             dumping: None,
             dump_not_before: None,
-            dump_retry: DUMP_RETRY,
+            dump_retry: resync::RETRY,
         };
         guard.later.touch(guard.started);
         guard.show_sensors();
@@ -279,10 +273,12 @@ impl Guard {
             self.owner_watch.look_again(at);
         }
         self.effects();
-        self.lend_cables();
+        if self.core.take_cables_changed() {
+            self.lend_cables();
+            self.heed_ports();
+        }
         if self.core.take_changed() {
             self.restart.touch(clock::now());
-            self.heed_ports();
         }
         if self.later.is_full() {
             self.tell();
@@ -363,77 +359,6 @@ impl Guard {
         }
     }
 
-    /// Asks for a dump; the one that runs already may be too early.
-    pub(super) fn want(&mut self, reason: Reason) {
-        self.wanted.insert(reason);
-    }
-
-    /// Asks for another dump in a while.
-    fn dump_again(&mut self, now: Stamp) {
-        self.want(Reason::Interrupted);
-        self.dump_not_before = Some(now.after(self.dump_retry));
-        self.dump_retry = (self.dump_retry * 2).min(DUMP_RETRY_MAX);
-    }
-
-    /// Starts the dump that is wanted, unless one is running.
-    fn start_dump(&mut self) {
-        let now = clock::now();
-        if self.dumping.is_some() || self.dump_not_before.is_some_and(|at| now < at) {
-            return;
-        }
-        if !self.wanted.is_empty() {
-            self.dump_not_before = None;
-            for reason in std::mem::take(&mut self.wanted) {
-                self.metrics.add_resync(reason.as_str());
-            }
-            self.dumping = Some(spawn_blocking(move || {
-                let started = clock::now();
-                dump().map(|state| (started, state))
-            }));
-        }
-    }
-
-    /// Subscribe, dump, replay: what was announced up to the dump's end is taken in before it.
-    fn dumped(&mut self, result: Result<(Stamp, State), DumpError>) {
-        let ended = clock::now();
-        match result {
-            Ok((started, state)) => {
-                while self.source.take(self.executor.port(), &mut self.taken) {
-                    self.take_in();
-                }
-                self.take_in();
-                if state.complete {
-                    self.dump_retry = DUMP_RETRY;
-                } else {
-                    self.dump_again(ended);
-                    // What a cut dump has can be adopted; that something is missing it cannot say.
-                    if self.core.is_synced() {
-                        return;
-                    }
-                }
-                let first = !self.core.is_synced();
-                let dump = Dump { started, ended, objects: state.objects };
-                self.core.step(clock::now(), Input::Dump(dump));
-                self.later.touch(ended);
-                if first {
-                    // Who hears that it is ready may look at once.
-                    self.show_gauges();
-                    self.restart.compare(&self.core.desired(), self.core.links());
-                    let objects = self.core.desired().len();
-                    log::info!("first snapshot taken: {objects} objects guarded");
-                    self.tell_ready(None);
-                    footprint::unmap_text();
-                }
-            }
-            Err(error) => {
-                log::error!("{error}; it is tried again");
-                self.dump_again(ended);
-            }
-        }
-        self.write(false);
-        self.effects();
-    }
-
     /// When there is something to do though nothing happens.
     fn deadline(&self) -> Option<Stamp> {
         let restart = self.restart.deadline();
@@ -474,9 +399,7 @@ impl Guard {
             self.reactor.watch(&[fd]).context("cannot wait for what systemd-networkd saves")?;
             attended = Attended::Somebody;
         }
-        if let Poll::Ready(by) = self.managed.poll_found(cx) {
-            self.core.step(clock::now(), Input::Manages(by));
-            self.lend_cables();
+        if self.has_looked(cx) {
             attended = Attended::Somebody;
         }
         if self.owner_watch.poll_changed(cx).is_ready() {

@@ -7,18 +7,16 @@
 use std::{
     fs::File,
     future::Future as _,
-    io::Read as _,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use rustix::fs::{Mode, OFlags, openat};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{clock, guard::Guard, meetings::FOLDER};
 use crate::{
-    core::is_networkd,
+    core::{Input, is_networkd},
     model::{ProcessId, Stamp},
     procfs,
 };
@@ -29,8 +27,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// When it has taken one, it may be at it for a while.
 const LATER: Duration = Duration::from_secs(5);
 
-/// It may take so long until it has saved what it does, and be away for so long where it is started again.
-const DOUBT: Duration = Duration::from_secs(10);
+/// So often it is looked in vain before that means anything: it may not have saved what it does yet, or be away since it is
+/// started again.
+const LOOKS: u32 = 3;
 
 /// Who manages ports may come to manage none.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -42,11 +41,12 @@ const SAVED: u64 = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Managed {
     by: Option<ProcessId>,
-    ports: usize,
+    /// The ports when it was last decided to look.
+    ports: Vec<u32>,
     next: Option<Stamp>,
-    /// Until when it means nothing that nobody is found.
-    in_doubt: Stamp,
-    /// On a thread of its own, since a file system may not answer.
+    /// How often it was looked in vain since there was reason to.
+    in_vain: u32,
+    /// On a thread of its own, since a file system may not answer. Where none does nobody looks again, and all stays as it is.
     looking: Option<JoinHandle<Option<ProcessId>>>,
 }
 
@@ -64,34 +64,29 @@ impl Managed {
     fn look_after(&mut self, now: Stamp, time: Duration) {
         let at = now.after(time);
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
-        self.in_doubt = at.after(DOUBT);
+        self.in_vain = 0;
     }
 
-    /// Ready when a look has come to an end: who it is. To be called within the runtime.
-    pub fn poll_found(&mut self, cx: &mut Context<'_>) -> Poll<Option<ProcessId>> {
-        let Some(Poll::Ready(found)) = self.looking.as_mut().map(|looking| Pin::new(looking).poll(cx)) else {
-            return Poll::Pending;
-        };
-        self.looking = None;
-        Poll::Ready(self.found(clock::now(), found.ok().flatten()))
-    }
-
-    fn found(&mut self, now: Stamp, by: Option<ProcessId>) -> Option<ProcessId> {
+    /// Takes in what a look has found; whether that means anything.
+    fn found(&mut self, now: Stamp, by: Option<ProcessId>) -> bool {
         if by.is_some() {
             self.look_after(now, AGAIN);
-        } else if now < self.in_doubt {
-            self.next.get_or_insert(now.after(LATER));
-            return self.by;
+        } else {
+            self.in_vain += 1;
+            if self.in_vain < LOOKS {
+                self.next.get_or_insert(now.after(LATER));
+                return false;
+            }
         }
         self.by = by;
-        self.by
+        true
     }
 }
 
 impl Guard {
-    /// Ports may have come, or gone.
+    /// Other ports may be guarded now.
     pub(super) fn heed_ports(&mut self) {
-        let ports = self.core.ports().len();
+        let ports = self.core.ports();
         if ports != self.managed.ports {
             self.managed.ports = ports;
             self.managed.look_after(clock::now(), SOON);
@@ -105,17 +100,31 @@ impl Guard {
         }
         self.managed.next = None;
         // Without cables nothing comes of it.
-        let ports = self.source.cables().map(|_| self.core.ports()).unwrap_or_default();
+        let ports = self.source.cables().map(|_| self.managed.ports.clone()).unwrap_or_default();
         let known = self.managed.by;
         self.managed.looking = Some(spawn_blocking(move || look(known, &ports)));
+    }
+
+    /// Whether a look has come to an end; it wakes `cx` when one has. To be called within the runtime.
+    pub(super) fn has_looked(&mut self, cx: &mut Context<'_>) -> bool {
+        let looking = self.managed.looking.as_mut().map(|looking| Pin::new(looking).poll(cx));
+        let Some(Poll::Ready(found)) = looking else { return false };
+        self.managed.looking = None;
+        // A look that broke off has found nobody.
+        if self.managed.found(clock::now(), found.ok().flatten()) {
+            self.core.step(clock::now(), Input::Manages(self.managed.by));
+        }
+        true
     }
 }
 
 /// The one that manages any of these links, by ifindex: `known`, or any that runs in this network namespace.
 fn look(known: Option<ProcessId>, ports: &[u32]) -> Option<ProcessId> {
     let manages = |process: &ProcessId| {
-        procfs::folder(*process, FOLDER)
-            .is_some_and(|folder| ports.iter().any(|port| is_managed(&folder, *port)))
+        // Anybody may give himself that name, and say what he wants. Who may not take a port does not manage one.
+        procfs::may_configure_network(*process)
+            && procfs::folder(*process, FOLDER)
+                .is_some_and(|folder| ports.iter().any(|port| is_managed(&folder, *port)))
     };
     if ports.is_empty() {
         return None;
@@ -125,15 +134,9 @@ fn look(known: Option<ProcessId>, ports: &[u32]) -> Option<ProcessId> {
 
 /// Whether it manages a link, by what it has saved of it in this folder.
 fn is_managed(folder: &File, link: u32) -> bool {
-    // It is for somebody else to say what is there: no pipe, and no link to elsewhere.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = openat(folder, link.to_string(), flags, Mode::empty()) else { return false };
-    let mut saved = String::new();
-    let read = File::from(file).take(SAVED).read_to_string(&mut saved);
+    let Some(saved) = procfs::text_of(folder, &link.to_string(), SAVED) else { return false };
     let value = |name| saved.lines().find_map(|line| line.strip_prefix(name));
-    read.is_ok()
-        && value("NETWORK_FILE=").is_some_and(|file| !file.is_empty())
-        && value("ADMIN_STATE=") != Some("unmanaged")
+    value("NETWORK_FILE=").is_some_and(|file| !file.is_empty()) && value("ADMIN_STATE=") != Some("unmanaged")
 }
 
 #[cfg(test)]
@@ -166,9 +169,8 @@ mod tests {
         fs::write(temporary.path().join("other"), format!("ADMIN_STATE=configured\n{file}")).unwrap();
         std::os::unix::fs::symlink("other", temporary.path().join("10")).unwrap();
         assert!(!is_managed(&folder, 10), "a link to elsewhere");
-        assert!(
-            std::process::Command::new("mkfifo").arg(temporary.path().join("11")).status().unwrap().success()
-        );
+        let pipe = temporary.path().join("11");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
         assert!(!is_managed(&folder, 11), "a pipe that nobody writes to");
     }
 
@@ -177,10 +179,10 @@ mod tests {
     }
 
     /// What a look finds is told, and whether it is looked again.
-    fn looks(managed: &mut Managed, now: u64, found: bool) -> (bool, Option<Stamp>) {
+    fn looks(managed: &mut Managed, now: u64, found: bool) -> (Option<bool>, Option<Stamp>) {
         managed.next = None;
-        let by = managed.found(at(now), found.then_some(NETWORKD));
-        (by == Some(NETWORKD), managed.deadline())
+        let is_news = managed.found(at(now), found.then_some(NETWORKD));
+        (is_news.then_some(managed.by.is_some()), managed.deadline())
     }
 
     #[test]
@@ -189,8 +191,8 @@ mod tests {
         managed.look_after(at(0), SOON);
         managed.look(at(0));
         assert_eq!(managed.deadline(), Some(at(1)), "the earlier one");
-        assert_eq!(looks(&mut managed, 1, false), (false, Some(at(6))));
-        assert_eq!(looks(&mut managed, 6, true), (true, Some(at(66))));
+        assert_eq!(looks(&mut managed, 1, false), (None, Some(at(6))));
+        assert_eq!(looks(&mut managed, 6, true), (Some(true), Some(at(66))));
         managed.look(at(30));
         assert_eq!(managed.deadline(), Some(at(35)));
     }
@@ -198,12 +200,12 @@ mod tests {
     #[test]
     fn a_restart_is_no_reason_to_put_anything_away() {
         let mut managed = Managed::default();
-        assert_eq!(looks(&mut managed, 0, true), (true, Some(at(60))));
-        assert_eq!(looks(&mut managed, 60, false), (true, Some(at(65))));
-        assert_eq!(looks(&mut managed, 65, true), (true, Some(at(125))));
-        for (now, manages) in [(125, true), (130, true), (135, false)] {
-            let again = manages.then(|| at(now + 5));
-            assert_eq!(looks(&mut managed, now, false), (manages, again));
+        assert_eq!(looks(&mut managed, 0, true), (Some(true), Some(at(60))));
+        assert_eq!(looks(&mut managed, 60, false), (None, Some(at(65))));
+        assert_eq!(looks(&mut managed, 65, true), (Some(true), Some(at(125))));
+        // However late each is.
+        for (now, news) in [(125, None), (200, None), (300, Some(false))] {
+            assert_eq!(looks(&mut managed, now, false), (news, news.is_none().then(|| at(now + 5))));
         }
     }
 }

@@ -22,6 +22,7 @@ mod reactor;
 mod record;
 mod reload;
 mod restart;
+mod resync;
 mod saved;
 mod service;
 mod settings;

@@ -55,10 +55,10 @@ impl Guard {
             self.reactor.watch(&source.descriptors()).context("cannot wait for the new sensors")?;
             // It is closed in a moment, and then wakes nobody anyhow.
             let _ = self.reactor.forget(&self.source.descriptors());
+            self.ordered.forget(self.source.cables().cloned());
             (self.source, self.without_tap) = (source, without_tap);
             self.lost = Lost::default();
             self.cost = Cost::default();
-            self.ordered.forget();
             self.show_sensors();
             self.source.set_links(self.core.outside_links());
         }

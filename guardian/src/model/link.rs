@@ -210,9 +210,11 @@ pub struct Cable {
     pub bridge: u32,
     /// The bridge's name.
     pub bridge_name: String,
+    /// How often a bridge of that ifindex has gone: what was attached to it has gone with it.
+    pub bridge_gone: u32,
     /// The bridge's hardware address as it is now: one without its own takes that of a port.
     pub address: [u8; 6],
-    /// The process that has it switched on when it takes the port, in the initial pid namespace; a later run of
+    /// The process that has it switched on when it takes the port, in the guardian's pid namespace; a later run of
     /// systemd-networkd has, too.
     pub by: ProcessId,
     /// For how long it is switched on then.

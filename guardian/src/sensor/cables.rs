@@ -142,6 +142,12 @@ impl Cables {
         }
     }
 
+    /// Takes all back, before others take their places: on each link there is one for all.
+    pub fn end(&self) {
+        lock(&self.order).cables = None;
+        lock(&self.lent).become_as(BTreeMap::new(), &self.ebpf);
+    }
+
     /// Whether a port has one, lent or ready.
     pub fn is_attached(&self, port: u32) -> bool {
         lock(&self.order).attached.contains(&port)
@@ -177,11 +183,18 @@ impl Lent {
                 self.complain(&cable.port, entered);
             }
         }
-        if !wanted.keys().eq(self.cables.keys()) {
+        let same_ports = wanted.keys().eq(self.cables.keys());
+        if !same_ports {
             self.fill_slots(&wanted);
         }
-        self.ports.retain(|port, _| wanted.contains_key(port));
-        self.bridges.retain(|bridge, _| wanted.values().any(|cable| cable.bridge == *bridge));
+        // What was refused is tried again now and then, and what was attached to a bridge that has gone is no longer there.
+        let (before, now) = (bridges(&self.cables), bridges(&wanted));
+        self.ports.retain(|port, link| wanted.contains_key(port) && (same_ports || link.is_some()));
+        self.bridges.retain(|bridge, link| {
+            now.contains_key(bridge)
+                && before.get(bridge) == now.get(bridge)
+                && (same_ports || link.is_some())
+        });
         for (port, cable) in &wanted {
             if !self.bridges.contains_key(&cable.bridge) {
                 let link = self.complain(&cable.bridge_name, attach(ebpf, OUT, &cable.bridge_name));
@@ -217,6 +230,11 @@ impl Lent {
         log::log!(level, "{what} is not carried while it waits: {error}");
         None
     }
+}
+
+/// The bridges of cables, and how often each has gone.
+fn bridges(cables: &BTreeMap<u32, Cable>) -> BTreeMap<u32, u32> {
+    cables.values().map(|cable| (cable.bridge, cable.bridge_gone)).collect()
 }
 
 /// Attaches a program to a link, by a queueing discipline of the link's own (`clsact`), which stays there and does nothing.
