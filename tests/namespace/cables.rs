@@ -105,11 +105,15 @@ fn cables_are_ready_after_a_reload() -> Result<()> {
 #[test]
 fn a_new_pod_can_be_given_a_queueing_discipline() -> Result<()> {
     let lab = Lab::new()?;
-    let (networkd, _pods, _guardian) = managed(&lab, false)?;
+    let (_networkd, _pods, guardian) = managed(&lab, false)?;
     wait_for("the cables to be ready", 3 * SOON, || Ok(attached()? == 3))?;
     lab.ip("link add veth0000c type veth peer name peer0000c")?;
     lab.ip("link set veth0000c master kube-bridge up")?;
-    networkd.quiet(LIMIT)?;
+    wait_for("the port to be guarded", SOON, || {
+        Ok(guardian.answer("snapshot")?.contains("veth0000c master kube-bridge"))
+    })?;
+    // Other ports' cables are there after that many times less.
+    std::thread::sleep(Duration::from_secs(1));
     let bandwidth = Command::new("tc").args(["qdisc", "add", "dev", "veth0000c", "ingress"]).output()?;
     ensure!(bandwidth.status.success(), "{bandwidth:?}");
     Ok(())
