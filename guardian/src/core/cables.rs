@@ -61,14 +61,14 @@ impl Core {
         }
     }
 
-    /// A port of a link was announced.
+    /// A link has become a port; one that is guarded already was one before.
     pub(super) fn port_came(&mut self, now: Stamp, port: u32) {
         if self.rib.get(&Key::Port(port)).is_none() {
             self.readiness.young.insert(port, now);
         }
     }
 
-    /// Something about a link is different now.
+    /// Something about a link or the settings is different now.
     pub(super) const fn cables_change(&mut self) {
         self.readiness.changed = true;
     }

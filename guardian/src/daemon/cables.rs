@@ -25,7 +25,7 @@ pub(super) struct Ordered {
 }
 
 impl Ordered {
-    /// Others sensors have none, and can have some when those of `before` are gone.
+    /// Other sensors have none yet, and get them when those of `before` are gone.
     pub fn forget(&mut self, before: Option<Cables>) {
         self.cables.clear();
         self.before.extend(before);
