@@ -147,9 +147,11 @@ impl Core {
     fn guarded_ports(&self) -> impl Iterator<Item = (&Port, Option<Stamp>)> {
         let ports = self.links.iter().filter_map(|link| {
             let entry = self.rib.get(&Key::Port(link.index))?;
-            let Some(loss) = entry.loss.as_deref() else { return Some((link.port.as_ref()?, None)) };
-            let Object::Port(port) = &*loss.object else { return None };
-            Some((port, is_by_networkd(&Who::of(loss)).then_some(loss.at)))
+            // What has just been written is there, though the link itself has not said so yet.
+            let loss = entry.loss.as_deref();
+            let object = loss.map(|loss| &loss.object).or_else(|| entry.desired.iter().next())?;
+            let Object::Port(port) = &**object else { return None };
+            Some((port, loss.filter(|loss| is_by_networkd(&Who::of(loss))).map(|loss| loss.at)))
         });
         ports.filter(|(port, _)| port.is_of_bridge() && !port.is_isolated())
     }

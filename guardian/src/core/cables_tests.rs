@@ -57,8 +57,10 @@ fn a_port_that_networkd_takes_is_lent_a_cable() {
             stage.tell(set(veth(None)), &who, Verdict::Foreign);
             assert_eq!(lent(&stage).is_some_and(|(_, cable)| cable.until.is_some()), lends, "it is out");
             stage.write();
+            let written = lent(&stage);
             stage.own(set(veth(Some(port.clone()))));
             let ready = lent(&stage);
+            assert_eq!(written, ready, "nothing is taken away in between");
             assert_eq!(ready.is_some(), lends, "{exe} {settings:?} {of_bridge:?}: {ready:?}");
             assert!(ready.is_none_or(|(port, cable)| port == VETH && cable.until.is_none()), "it is in");
             stage.now += 200_000_000;
