@@ -22,6 +22,11 @@ const NEXT: i32 = -1;
 /// A frame for somebody whom nobody has heard yet goes to all ports, once in so many nanoseconds: one answer is enough.
 const FLOOD_NS: u64 = 100_000_000;
 
+/// For how many nanoseconds a port that is back in its bridge goes on being carried. A bridge without any port has no carrier,
+/// and drops what the node sends; when it has one again a worker of the kernel's has to hear of that first (`linkwatch_run_queue`
+/// of `net/core/link_watch.c`).
+const LINGER_NS: u64 = 1_000_000_000;
+
 /// `struct ethhdr`.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -179,7 +184,11 @@ fn is_carried(port: u32, bridge: u32) -> bool {
 /// `br_add_if()`, `net/bridge/br_if.c`, from 5.10 to 6.18: near its end, the bridge has it.
 #[inline(always)]
 pub(super) fn is_in(port: u32) {
-    let _ = SWITCHED.remove(port);
+    if let Some(cable) = cable_of(port)
+        && is_lent(port, &cable)
+    {
+        let _ = SWITCHED.insert(port, now().wrapping_add(LINGER_NS), 0);
+    }
 }
 
 /// A link is about to leave its bridge, by the hand of a task.
