@@ -239,25 +239,28 @@ fn parse_cmdline(bytes: &[u8]) -> (Vec<String>, bool) {
     (bytes.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect(), cut)
 }
 
+/// What `/proc/PID/status` says behind a name.
+fn value<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
 /// The real user id from `/proc/PID/status`.
 fn parse_uid(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+    value(status, "Uid:")?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// [`asleep`], of `/proc/PID/status`.
 fn parse_asleep(status: &str) -> Option<u64> {
-    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    value("State:").filter(|state| state.starts_with('S'))?;
-    value("voluntary_ctxt_switches:")?.parse().ok()
+    value(status, "State:").filter(|state| state.starts_with('S'))?;
+    value(status, "voluntary_ctxt_switches:")?.parse().ok()
 }
 
 /// Whether `CAP_NET_ADMIN` is among the effective capabilities of `/proc/PID/status`.
 fn parse_net_admin(status: &str) -> Option<bool> {
     /// `include/uapi/linux/capability.h`.
     const CAP_NET_ADMIN: u64 = 12;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    Some(u64::from_str_radix(effective.trim(), 16).ok()? & (1 << CAP_NET_ADMIN) != 0)
+    let effective = u64::from_str_radix(value(status, "CapEff:")?, 16).ok()?;
+    Some(effective & (1 << CAP_NET_ADMIN) != 0)
 }
 
 /// The audit login uid; -1 as an unsigned number is nobody (`AUDIT_UID_UNSET`).
@@ -422,12 +425,13 @@ mod tests {
     fn who_has_capabilities_of_its_own_only_may_not_configure_this_network() {
         let may = |words: &[&str]| {
             let mut child = Running::start(Command::new(words[0]).args(&words[1..]));
-            child.line();
+            assert_eq!(child.line(), "it runs", "{words:?}");
             may_configure_network(read(child.0.id()).unwrap().id)
         };
+        let runs = "echo it runs; exec sleep 600";
         let own = parse_net_admin(&fs::read_to_string("/proc/self/status").unwrap());
-        assert_eq!(Some(may(&["sh", "-c", "echo; exec sleep 600"])), own);
-        let unshared = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo; exec sleep 600"];
+        assert_eq!(Some(may(&["sh", "-c", runs])), own);
+        let unshared = ["unshare", "--user", "--map-root-user", "sh", "-c", runs];
         assert!(!may(&unshared), "{own:?}");
         for (status, expected) in [
             ("Name:\tx\nCapEff:\t0000000000001000\n", Some(true)),

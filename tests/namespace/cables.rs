@@ -13,16 +13,22 @@ use crate::{
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// On how many links there is a program.
-fn attached() -> Result<usize> {
+/// The programs of links, with their numbers, where there are any.
+fn programs() -> Result<Vec<Vec<u8>>> {
     let places = PORTS.map(|port| (port, "ingress")).into_iter().chain([("kube-bridge", "egress")]);
-    let mut count = 0;
+    let mut programs = Vec::new();
     for (link, way) in places {
         let shown = Command::new("tc").args(["filter", "show", "dev", link, way]).output()?;
         ensure!(shown.status.success(), "tc: {shown:?}");
-        count += usize::from(!shown.stdout.is_empty());
+        programs.push(shown.stdout);
     }
-    Ok(count)
+    programs.retain(|shown| !shown.is_empty());
+    Ok(programs)
+}
+
+/// On how many links there is a program.
+fn attached() -> Result<usize> {
+    Ok(programs()?.len())
 }
 
 /// A guardian that has made all ready, since one port was taken.
@@ -89,8 +95,12 @@ fn cables_are_ready_after_a_reload() -> Result<()> {
     let (mut networkd, _pods, mut guardian) = managed(&lab, false)?;
     let ready = |count| wait_for("the cables to be as they should", 3 * SOON, || Ok(attached()? == count));
     ready(3)?;
+    let before = programs()?;
     reload(&mut guardian, "scope.tables = [77, 78, 79, 91]")?;
-    ready(3)?;
+    wait_for("those of the new sensors", 3 * SOON, || {
+        let now = programs()?;
+        Ok(now.len() == 3 && !now.iter().any(|program| before.contains(program)))
+    })?;
     reload(&mut guardian, "restore.lend = \"never\"")?;
     ready(0)?;
     reload(&mut guardian, "restore.lend = \"30s\"")?;

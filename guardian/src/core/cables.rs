@@ -179,7 +179,7 @@ impl Core {
     }
 
     /// Puts them away if nobody has needed one for long, and has them for ports that are new no longer.
-    pub(super) fn put_cables_away(&mut self, now: Stamp) {
+    pub(super) fn cables_due(&mut self, now: Stamp) {
         let young = self.readiness.young.len();
         self.readiness.young.retain(|_, since| since.after(YOUNG) > now);
         self.readiness.changed |= self.readiness.young.len() != young;

@@ -332,7 +332,7 @@ impl Core {
     }
 
     fn tick(&mut self, now: Stamp) {
-        self.put_cables_away(now);
+        self.cables_due(now);
         let finished: Vec<ProcessId> =
             self.insisting.iter().filter(|(_, i)| i.until <= now).map(|(process, _)| *process).collect();
         for process in finished {

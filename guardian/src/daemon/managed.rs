@@ -120,15 +120,15 @@ impl Guard {
 
 /// The one that manages any of these links, by ifindex: `known`, or any that runs in this network namespace.
 fn look(known: Option<ProcessId>, ports: &[u32]) -> Option<ProcessId> {
+    if ports.is_empty() {
+        return None;
+    }
     let manages = |process: &ProcessId| {
         // Anybody may give himself that name, and say what he wants. Who may not take a port does not manage one.
         procfs::may_configure_network(*process)
             && procfs::folder(*process, FOLDER)
                 .is_some_and(|folder| ports.iter().any(|port| is_managed(&folder, *port)))
     };
-    if ports.is_empty() {
-        return None;
-    }
     known.filter(manages).or_else(|| procfs::here(is_networkd).map(|process| process.id).find(manages))
 }
 

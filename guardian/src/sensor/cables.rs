@@ -82,7 +82,8 @@ struct Lent {
     cables: BTreeMap<u32, Cable>,
     /// By ifindex; `None` where the kernel has refused.
     ports: BTreeMap<u32, Option<SchedClassifierLink>>,
-    bridges: BTreeMap<u32, Option<SchedClassifierLink>>,
+    /// By [`bridge`], likewise.
+    bridges: BTreeMap<(u32, u32), Option<SchedClassifierLink>>,
     entries: HashMap<MapData, u32, Entry>,
     switched: HashMap<MapData, u32, u64>,
     slots: Array<MapData, u32>,
@@ -187,18 +188,15 @@ impl Lent {
         if !same_ports {
             self.fill_slots(&wanted);
         }
-        // What was refused is tried again now and then, and what was attached to a bridge that has gone is no longer there.
-        let (before, now) = (bridges(&self.cables), bridges(&wanted));
-        self.ports.retain(|port, link| wanted.contains_key(port) && (same_ports || link.is_some()));
-        self.bridges.retain(|bridge, link| {
-            now.contains_key(bridge)
-                && before.get(bridge) == now.get(bridge)
-                && (same_ports || link.is_some())
-        });
+        // What was refused is tried again now and then.
+        let stays = |link: &Option<SchedClassifierLink>| same_ports || link.is_some();
+        let bridges: BTreeSet<_> = wanted.values().map(bridge).collect();
+        self.ports.retain(|port, link| wanted.contains_key(port) && stays(link));
+        self.bridges.retain(|bridge, link| bridges.contains(bridge) && stays(link));
         for (port, cable) in &wanted {
-            if !self.bridges.contains_key(&cable.bridge) {
+            if !self.bridges.contains_key(&bridge(cable)) {
                 let link = self.complain(&cable.bridge_name, attach(ebpf, OUT, &cable.bridge_name));
-                self.bridges.insert(cable.bridge, link);
+                self.bridges.insert(bridge(cable), link);
             }
             if !self.ports.contains_key(port) {
                 let link = self.complain(&cable.port, attach(ebpf, IN, &cable.port));
@@ -232,9 +230,9 @@ impl Lent {
     }
 }
 
-/// The bridges of cables, and how often each has gone.
-fn bridges(cables: &BTreeMap<u32, Cable>) -> BTreeMap<u32, u32> {
-    cables.values().map(|cable| (cable.bridge, cable.bridge_gone)).collect()
+/// Which bridge a cable is of: one that was away and is back is another one, to which nothing is attached.
+const fn bridge(cable: &Cable) -> (u32, u32) {
+    (cable.bridge, cable.bridge_gone)
 }
 
 /// Attaches a program to a link, by a queueing discipline of the link's own (`clsact`), which stays there and does nothing.
