@@ -226,9 +226,10 @@ impl Lab {
         Ok(routes)
     }
 
-    /// The same for people, by iproute2.
+    /// The same for people, by iproute2; without the mark of links without a carrier, as in [`Self::routes`].
     pub fn routes_text(&self) -> Result<String> {
-        Ok(self.ip("-d -4 route show table all")? + &self.ip("-d -6 route show table all")?)
+        let text = self.ip("-d -4 route show table all")? + &self.ip("-d -6 route show table all")?;
+        Ok(text.replace("linkdown ", ""))
     }
 
     /// Whether `ip` shows a route for these words, such as `-6 route show fd00::/64`.

@@ -16,6 +16,8 @@ pub const GROUP_IPV4_ROUTE: u32 = 0x40;
 pub const HEADER: usize = 16;
 /// `struct rtmsg`.
 pub const RTMSG: usize = 12;
+/// Of `rtm_flags`: the link has no carrier (`include/uapi/linux/rtnetlink.h`).
+const RTNH_F_LINKDOWN: u32 = 16;
 /// `NETLINK_EXT_ACK` and friends are not wanted; a dump in 32 KiB steps is.
 const BUFFER: usize = 1 << 16;
 /// How many datagrams an answer may be behind or take: a million routes, and news of others.
@@ -335,10 +337,14 @@ fn push_address(message: &mut Vec<u8>, kind: u16, address: IpAddr) {
     }
 }
 
-/// A route message without what changes by itself.
+/// A route message without what changes by itself. `rtm_flags`, the last of the header, tell whether the link has its
+/// carrier, of which routes hear up to a second after the link (`net/core/link_watch.c`).
 fn settled(body: &[u8]) -> Vec<u8> {
     let v6 = body.first() == Some(&(libc::AF_INET6 as u8));
     let mut route = body[..RTMSG].to_vec();
+    if let Some(flags) = route.last_chunk_mut() {
+        *flags = (u32::from_ne_bytes(*flags) & !RTNH_F_LINKDOWN).to_ne_bytes();
+    }
     for (kind, value) in attributes(&body[RTMSG..]) {
         match kind {
             libc::RTA_CACHEINFO => {}
