@@ -11,7 +11,7 @@ use super::{
     rib::{Entry, Loss, Phase},
 };
 use crate::model::{
-    Key, Mode, Object, ProcessId, Stamp,
+    Key, Mode, Object, Process, ProcessId, Stamp,
     record::{Cause, Change, ObjectKind, Outcome, Verdict},
 };
 
@@ -103,8 +103,8 @@ impl Core {
         }
     }
 
-    /// The process behind a loss, if it has undone as many restores of that kind in a row as anybody gets before damping.
-    /// What falls with something else does not count.
+    /// The process behind a loss, if it has undone more restores of that kind in a row than anybody gets before damping.
+    /// What falls with something else does not count. Of who sweeps it is counted whatever it takes ([`Core::is_sweeping`]).
     fn insister(&mut self, now: Stamp, key: Key, cause: Cause, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
         if let Some(insistence) = self.insisting.get_mut(&process) {
@@ -118,7 +118,8 @@ impl Core {
         }
         let damping = self.settings.damping;
         let account = self.rib.get_mut(&key)?.account(&Culprit::from(&*who.actor), &damping, who.at);
-        if !account.insists(who.at, process, INSISTENCE) {
+        let insists = account.insists(who.at, process, INSISTENCE);
+        if !insists && !who.actor.process().is_some_and(|process| sweeps(process)) {
             return None;
         }
         if self.undone.len() > INSISTING {
@@ -127,7 +128,15 @@ impl Core {
         let (times, last) = self.undone.entry((process, key.kind())).or_default();
         *times = if who.at.since(*last) < INSISTENCE { times.saturating_add(1) } else { 1 };
         *last = who.at;
-        (*times > damping.burst && has_room(&self.insisting, process)).then_some(process)
+        (insists && *times > damping.burst && has_room(&self.insisting, process)).then_some(process)
+    }
+
+    /// Whether a process sweeps and has taken more of a kind in a row than anybody gets before damping: it looks again for
+    /// what comes back meanwhile, and nothing would be won but work for both.
+    fn is_sweeping(&self, process: ProcessId, kind: ObjectKind) -> bool {
+        let taken = self.undone.get(&(process, kind));
+        taken.is_some_and(|&(times, _)| times > self.settings.damping.burst)
+            && has_room(&self.insisting, process)
     }
 
     /// Holds a loss until the process has finished.
@@ -161,7 +170,12 @@ impl Core {
                     self.set_phase(key, Phase::Recoiled { until, by, first });
                     self.report(key, Outcome::Held, Some(RECOILED.into()));
                 }
-                None => self.set_phase(key, Phase::Ready),
+                None => match process.filter(|&process| self.is_sweeping(process, key.kind())) {
+                    Some(process) => {
+                        self.wait_for(now, key, process);
+                    }
+                    None => self.set_phase(key, Phase::Ready),
+                },
             },
             (Err(_), Some(process)) if has_room(&self.insisting, process) => {
                 if let Some(loss) = entry.loss.as_mut() {
@@ -386,6 +400,15 @@ impl Insistence {
         let latest = self.since.get_or_insert(now).after(INSISTENCE_MAX);
         self.until = now.after(INSISTENCE).min(latest);
     }
+}
+
+/// Whether this is `ip … flush`, which repeats itself until a dump shows nothing any more (`iproute_flush` of iproute2's
+/// `ip/iproute.c`, `ipaddr_flush` of `ip/ipaddress.c`, and busybox after them). Its words may be cut short (`matches` of
+/// `lib/utils.c`). Who but calls himself so is waited for as anybody is who insists, and no longer.
+fn sweeps(process: &Process) -> bool {
+    let name = process.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
+    let is_flush = |word: &String| !word.is_empty() && "flush".starts_with(word.as_str());
+    matches!(name, Some("ip" | "ip.iproute2" | "busybox")) && process.argv.iter().skip(1).any(is_flush)
 }
 
 /// Whether one more may be waited for; who is already may.

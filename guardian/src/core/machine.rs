@@ -71,7 +71,7 @@ pub struct Core {
     pub(super) timers: BTreeSet<(Stamp, Key)>,
     pub(super) waiting: BTreeSet<Key>,
     pub(super) insisting: HashMap<ProcessId, Insistence>,
-    /// How many restores of a kind in a row processes have undone at once, and when the last.
+    /// How many restores of a kind in a row processes have undone at once, or taken where they sweep, and when the last.
     pub(super) undone: HashMap<(ProcessId, ObjectKind), (u32, Stamp)>,
     pub(super) readiness: Readiness,
     pub(super) suspicions: Vec<Suspicion>,

@@ -7,7 +7,7 @@ use super::{
     flow::{Dump, Effect, Input},
     machine::{Core, Settings},
     plan::{Action, Applied},
-    simulation::{Ask, DESTINATIONS, ETH, TUN, World, patient, scope, someone},
+    simulation::{Ask, DESTINATIONS, ETH, TUN, World, calling, patient, scope, someone},
     stage::{BRIDGE, Stage, node, rule},
     testing::{address, gone, link, route, set},
 };
@@ -87,6 +87,68 @@ fn a_process_that_insists_is_let_finish() {
     world.write(64, &mut |_| {}, &mut |_| {});
     assert_eq!(world.kernel.held.len(), 3);
     assert!(world.reports.iter().all(|report| report.outcome == Outcome::Restored));
+}
+
+/// What comes back amid a sweep it takes away again: more than a few routes wait until it has ended, from the first round on.
+#[test]
+fn a_sweep_is_let_finish() {
+    let all: Vec<Route> = (0..20).map(|n| route(&format!("10.{n}.0.0/16"), TUN)).collect();
+    // Whom it waits for, and how much comes back before.
+    for (exe, argv, at_once) in [
+        ("/usr/sbin/ip", &["ip", "route", "flush", "proto", "17"][..], 5),
+        ("/bin/busybox", &["ip", "ro", "fl", "table", "77"], 5),
+        ("/usr/sbin/ip", &["ip", "-batch", "flush.txt"], 20),
+        ("/usr/sbin/ip", &["flush"], 20),
+        ("/usr/bin/tool", &["tool", "flush"], 20),
+    ] {
+        let ip = calling(99, exe, argv);
+        let mut world = World::new(Settings::default(), &all, false);
+        for r in &all {
+            world.foreigner(r.clone(), &Ask::Delete, &ip);
+            world.deliver(1);
+            world.write(64, &mut |_| {}, &mut |_| {});
+        }
+        assert_eq!(world.actions.len(), at_once, "{argv:?}");
+        world.core.step(Stamp(world.kernel.clock), Input::Gone(ProcessId { tgid: 99, start_ns: 99 }));
+        world.write(64, &mut |_| {}, &mut |_| {});
+        assert_eq!((world.kernel.held.len(), world.actions.len()), (20, 20), "{argv:?}");
+    }
+}
+
+/// Who sweeps again and again, each time as another process, is damped as anybody is.
+#[test]
+fn sweeps_are_damped() {
+    let all: Vec<Route> = (0..20).map(|n| route(&format!("10.{n}.0.0/16"), TUN)).collect();
+    let mut world = World::new(Settings::default(), &all, false);
+    for pid in 100..110 {
+        let ip = calling(pid, "/usr/sbin/ip", &["ip", "route", "flush", "proto", "17"]);
+        for r in &all {
+            world.foreigner(r.clone(), &Ask::Delete, &ip);
+            world.deliver(1);
+        }
+        let ended = Input::Gone(ProcessId { tgid: pid, start_ns: pid.into() });
+        world.core.step(Stamp(world.kernel.clock), ended);
+        world.write(64, &mut |_| {}, &mut |_| {});
+    }
+    assert_eq!(world.actions.len(), 5 * 20, "the burst");
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 20);
+}
+
+/// Who has stopped amid a sweep is not waited for.
+#[test]
+fn a_sweep_that_stands_still_is_over() {
+    let all: Vec<Route> = (0..20).map(|n| route(&format!("10.{n}.0.0/16"), TUN)).collect();
+    let mut world = World::new(Settings::default(), &all, false);
+    let ip = calling(99, "/usr/sbin/ip", &["ip", "route", "flush", "proto", "17"]);
+    for r in &all {
+        world.foreigner(r.clone(), &Ask::Delete, &ip);
+    }
+    let begin = world.kernel.clock;
+    world.finish();
+    assert_eq!(world.kernel.held.len(), 20);
+    let waited = world.kernel.clock - begin;
+    assert!((100_000_000..200_000_000).contains(&waited), "{waited} ns");
 }
 
 #[test]

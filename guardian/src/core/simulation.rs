@@ -30,13 +30,18 @@ fn links() -> Vec<crate::model::Link> {
 }
 
 pub(super) fn someone(pid: u32, exe: &str) -> Arc<Actor> {
+    calling(pid, exe, &[])
+}
+
+/// Somebody, with arguments.
+pub(super) fn calling(pid: u32, exe: &str, argv: &[&str]) -> Arc<Actor> {
     let process = Process {
         exe_deleted: false,
         id: ProcessId { tgid: pid, start_ns: u64::from(pid) },
         parent: None,
         comm: "x".into(),
         exe: Some(exe.into()),
-        argv: vec![],
+        argv: argv.iter().map(|&word| word.to_owned()).collect(),
         argv_cut: false,
         uid: 0,
         login_uid: None,

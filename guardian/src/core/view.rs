@@ -133,9 +133,7 @@ impl Core {
                 };
                 let since = loss.map_or(entry.told, |loss| loss.at);
                 let error = match phase {
-                    Some(Phase::Insisted(_)) => {
-                        Some("held back until who keeps undoing it has finished".into())
-                    }
+                    Some(Phase::Insisted(_)) => Some("held back until who took it has finished".into()),
                     _ => loss.and_then(|loss| loss.error.clone()),
                 };
                 let actor = loss.map(|loss| Arc::clone(&loss.actor));
