@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Lab, netlink};
 use serde_json::json;
 
-use super::{Output, machine, progress, text};
+use super::{Output, figures::Figures, machine, progress, text};
 use crate::contained;
 
 /// What does not come back within this has not worked.
@@ -45,8 +45,8 @@ const WAYS: [Way; 3] = [
     Way { name: "ip route flush proto 17", delete: |_, _| ip(&["route", "flush", "proto", "17"]) },
 ];
 
-struct Row {
-    name: &'static str,
+/// What one deletion took.
+struct Round {
     added: Duration,
     deleted: Duration,
     back: Duration,
@@ -94,7 +94,7 @@ fn await_return(
     }
 }
 
-fn measure(way: &Way, count: u32) -> Result<Row> {
+fn measure(way: &Way, count: u32) -> Result<Round> {
     let lab = Lab::within(Path::new(contained::DIR))?;
     lab.links()?;
     let keys: Vec<_> =
@@ -116,45 +116,84 @@ fn measure(way: &Way, count: u32) -> Result<Row> {
     let back = await_return(&mut client, &keys, &before, begin)?;
     let lost = guardian.metrics()?.sum("events_lost_total", &[]).unwrap_or(f64::NAN);
     guardian.stop()?;
-    Ok(Row { name: way.name, added, deleted, back, lost })
+    Ok(Round { added, deleted, back, lost })
 }
 
-/// Measures each way of deleting, in a namespace of its own.
-pub fn run(count: u32, output: Output) -> Result<()> {
-    let mut rows = Vec::new();
-    for way in &WAYS {
-        progress(way.name);
-        rows.push(measure(way, count)?);
+impl Round {
+    /// How many times as long as to add them it took until they were back.
+    fn times_added(&self) -> f64 {
+        self.back.as_secs_f64() / self.added.as_secs_f64()
+    }
+}
+
+/// The middle one of these durations, in milliseconds.
+fn middle(rounds: &[Round], of: impl Fn(&Round) -> Duration) -> f64 {
+    Figures::new(rounds.iter().map(of).collect()).percentile(50) / 1e3
+}
+
+/// The relations to what adding took, in ascending order: each of one round, in which the machine was equally fast for both.
+fn relations(rounds: &[Round]) -> Vec<f64> {
+    let mut relations: Vec<f64> = rounds.iter().map(Round::times_added).collect();
+    relations.sort_by(f64::total_cmp);
+    relations
+}
+
+/// The middle one, the lower of two.
+fn middle_of(relations: &[f64]) -> f64 {
+    relations.get(relations.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Measures each way of deleting so many times, turn about, each time in a namespace of its own.
+pub fn run(count: u32, rounds: usize, output: Output) -> Result<()> {
+    let mut rows = WAYS.map(|way| (way.name, Vec::with_capacity(rounds)));
+    for round in 1..=rounds {
+        for (way, (_, measured)) in WAYS.iter().zip(&mut rows) {
+            progress(&format!("{}, {round} of {rounds}", way.name));
+            measured.push(measure(way, count)?);
+        }
     }
     progress("");
-    let ms = |d: Duration| d.as_secs_f64() * 1e3;
-    let ratio = |row: &Row| row.back.as_secs_f64() / row.added.as_secs_f64();
+    let lost = |rounds: &[Round]| rounds.iter().map(|round| round.lost).sum::<f64>();
     if output == Output::Json {
         let rows: Vec<_> = rows
             .iter()
-            .map(|r| {
+            .map(|(name, rounds)| {
                 json!({
-                    "name": r.name, "added_ms": ms(r.added), "deleted_ms": ms(r.deleted), "back_ms": ms(r.back),
-                    "times_added": ratio(r), "lost": r.lost,
+                    "name": name, "added_ms": middle(rounds, |r| r.added), "deleted_ms": middle(rounds, |r| r.deleted),
+                    "back_ms": middle(rounds, |r| r.back), "times_added": middle_of(&relations(rounds)),
+                    "times_added_each": relations(rounds), "lost": lost(rounds),
                 })
             })
             .collect();
-        println!("{}", json!({ "bench": "flush", "machine": machine(), "routes": count, "rows": rows }));
+        println!(
+            "{}",
+            json!({
+                "bench": "flush", "machine": machine(), "routes": count, "rounds": rounds, "rows": rows,
+            })
+        );
         return Ok(());
     }
     let machine = machine();
     println!(
-        "{count} routes deleted at once, in milliseconds from the first deletion until all are as they were"
+        "{count} routes deleted at once, in milliseconds from the first deletion until all are as they were; \
+         the middle one of {rounds} rounds"
     );
     println!("Linux {}, {}, {} CPUs\n", text(&machine, "kernel"), text(&machine, "cpu"), machine["cpus"]);
     println!(
-        "{:<34} {:>13} {:>9} {:>9} {:>9} {:>6}",
-        "deleted by", "ip -batch add", "deleted", "back", "× add", "lost"
+        "{:<34} {:>13} {:>9} {:>9} {:>9} {:>11} {:>6}",
+        "deleted by", "ip -batch add", "deleted", "back", "× add", "from    to", "lost"
     );
-    for row in &rows {
-        let (added, deleted, back) = (ms(row.added), ms(row.deleted), ms(row.back));
-        let (name, times, lost) = (row.name, ratio(row), row.lost);
-        println!("{name:<34} {added:>13.0} {deleted:>9.0} {back:>9.0} {times:>9.2} {lost:>6.0}");
+    for (name, rounds) in &rows {
+        let [added, deleted, back] =
+            [|r: &Round| r.added, |r: &Round| r.deleted, |r: &Round| r.back].map(|of| middle(rounds, of));
+        let relations = relations(rounds);
+        let times = middle_of(&relations);
+        let range = match &relations[..] {
+            [first, .., last] => format!("{first:.2} {last:>5.2}"),
+            _ => String::new(),
+        };
+        let lost = lost(rounds);
+        println!("{name:<34} {added:>13.0} {deleted:>9.0} {back:>9.0} {times:>9.2} {range:>11} {lost:>6.0}");
     }
     Ok(())
 }

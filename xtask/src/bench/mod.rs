@@ -32,6 +32,9 @@ pub enum What {
         /// Routes
         #[arg(long, default_value_t = 10_000)]
         routes: u32,
+        /// Deletions by each way, turn about
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
         /// How to print the result
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -52,7 +55,7 @@ pub enum Output {
 pub fn run(what: &What) -> Result<()> {
     match *what {
         What::Outage { rounds, output } => outage::run(rounds.max(1), output),
-        What::Flush { routes, output } => flush::run(routes.clamp(1, 16_000), output),
+        What::Flush { routes, rounds, output } => flush::run(routes.clamp(1, 16_000), rounds.max(1), output),
     }
 }
 
