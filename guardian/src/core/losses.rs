@@ -104,7 +104,7 @@ impl Core {
     }
 
     /// The process behind a loss, if it has undone more restores of that kind in a row than anybody gets before damping.
-    /// What falls with something else does not count. Of who sweeps it is counted whatever it takes ([`Core::is_sweeping`]).
+    /// What falls with something else does not count. Of who sweeps it is counted whatever it takes ([`Core::sweeper`]).
     fn insister(&mut self, now: Stamp, key: Key, cause: Cause, who: &Who) -> Option<ProcessId> {
         let process = who.process()?;
         if let Some(insistence) = self.insisting.get_mut(&process) {
@@ -131,12 +131,13 @@ impl Core {
         (insists && *times > damping.burst && has_room(&self.insisting, process)).then_some(process)
     }
 
-    /// Whether a process sweeps and has taken more of a kind in a row than anybody gets before damping: it looks again for
-    /// what comes back meanwhile, and nothing would be won but work for both.
-    fn is_sweeping(&self, process: ProcessId, kind: ObjectKind) -> bool {
-        let taken = self.undone.get(&(process, kind));
-        taken.is_some_and(|&(times, _)| times > self.settings.damping.burst)
-            && has_room(&self.insisting, process)
+    /// The process behind a loss, if it sweeps and has taken more of that kind in a row than anybody gets before damping: it
+    /// looks again for what comes back meanwhile, and nothing would be won but work for both.
+    fn sweeper(&self, key: Key) -> Option<ProcessId> {
+        let process = self.rib.get(&key)?.loss.as_deref()?.actor.process()?;
+        let &(times, _) = self.undone.get(&(process.id, key.kind()))?;
+        let sweeps = times > self.settings.damping.burst && sweeps(process);
+        (sweeps && has_room(&self.insisting, process.id)).then_some(process.id)
     }
 
     /// Holds a loss until the process has finished.
@@ -170,7 +171,7 @@ impl Core {
                     self.set_phase(key, Phase::Recoiled { until, by, first });
                     self.report(key, Outcome::Held, Some(RECOILED.into()));
                 }
-                None => match process.filter(|&process| self.is_sweeping(process, key.kind())) {
+                None => match self.sweeper(key) {
                     Some(process) => {
                         self.wait_for(now, key, process);
                     }

@@ -151,6 +151,31 @@ fn a_sweep_that_stands_still_is_over() {
     assert!((100_000_000..200_000_000).contains(&waited), "{waited} ns");
 }
 
+/// An operator lets go of what waits for a process that insists. What it takes next, for the first time, waits for nobody: it
+/// is no sweep.
+#[test]
+fn who_insisted_and_was_let_go_of_does_not_sweep() {
+    let all: Vec<Route> = (0..8).map(|n| route(&format!("10.{n}.0.0/16"), TUN)).collect();
+    let (last, others) = all.split_last().unwrap();
+    let mut world = World::new(Settings::default(), &all, false);
+    let tool = someone(99, "/usr/bin/tool");
+    let delete = |world: &mut World, routes: &[Route]| {
+        for r in routes {
+            world.foreigner(r.clone(), &Ask::Delete, &tool);
+        }
+        world.deliver(routes.len());
+        world.write(64, &mut |_| {}, &mut |_| {});
+    };
+    delete(&mut world, others);
+    delete(&mut world, others);
+    assert_eq!(world.kernel.held.len(), 1 + 5, "it is let finish with the others");
+    assert_eq!(world.core.release(|_, _| true), 2);
+    world.write(64, &mut |_| {}, &mut |_| {});
+    assert_eq!(world.kernel.held.len(), 8);
+    delete(&mut world, std::slice::from_ref(last));
+    assert_eq!(world.kernel.held.len(), 8, "back at once");
+}
+
 #[test]
 fn a_process_alone_against_one_route_gets_the_burst_and_is_then_waited_for() {
     let r = route(DESTINATIONS[0], TUN);

@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
-/// Measured durations, sorted.
+/// What was measured, sorted.
 #[derive(Clone, Debug, Default)]
-pub struct Figures(Vec<Duration>);
+pub struct Figures(Vec<f64>);
 
 impl Figures {
-    /// Of these durations.
-    pub fn new(mut durations: Vec<Duration>) -> Self {
-        durations.sort_unstable();
-        Self(durations)
+    /// Of these.
+    pub fn new(measured: impl IntoIterator<Item = f64>) -> Self {
+        let mut measured: Vec<f64> = measured.into_iter().collect();
+        measured.sort_by(f64::total_cmp);
+        Self(measured)
+    }
+
+    /// Of these durations, in microseconds.
+    pub fn of_durations(durations: impl IntoIterator<Item = Duration>) -> Self {
+        Self::new(durations.into_iter().map(|duration| duration.as_secs_f64() * 1e6))
     }
 
     /// How many there are.
@@ -18,10 +24,10 @@ impl Figures {
         self.0.len()
     }
 
-    /// The smallest duration that at least `percent` of them do not exceed, in microseconds; nearest rank.
+    /// The smallest that at least `percent` of them do not exceed; nearest rank.
     pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
-        self.0.get(rank - 1).map_or(f64::NAN, |d| d.as_secs_f64() * 1e6)
+        self.0.get(rank - 1).copied().unwrap_or(f64::NAN)
     }
 }
 
@@ -31,7 +37,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
-        let figures = Figures::new((1..=10).rev().map(Duration::from_micros).collect());
+        let figures = Figures::of_durations((1..=10).rev().map(Duration::from_micros));
         let near = |percent, us: f64| assert!((figures.percentile(percent) - us).abs() < 1e-6);
         near(50, 5.0);
         near(90, 9.0);

@@ -128,19 +128,12 @@ impl Round {
 
 /// The middle one of these durations, in milliseconds.
 fn middle(rounds: &[Round], of: impl Fn(&Round) -> Duration) -> f64 {
-    Figures::new(rounds.iter().map(of).collect()).percentile(50) / 1e3
+    Figures::of_durations(rounds.iter().map(of)).percentile(50) / 1e3
 }
 
-/// The relations to what adding took, in ascending order: each of one round, in which the machine was equally fast for both.
-fn relations(rounds: &[Round]) -> Vec<f64> {
-    let mut relations: Vec<f64> = rounds.iter().map(Round::times_added).collect();
-    relations.sort_by(f64::total_cmp);
-    relations
-}
-
-/// The middle one, the lower of two.
-fn middle_of(relations: &[f64]) -> f64 {
-    relations.get(relations.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+/// The relations to what adding took, each of one round, in which the machine was equally fast for both.
+fn relations(rounds: &[Round]) -> Figures {
+    Figures::new(rounds.iter().map(Round::times_added))
 }
 
 /// Measures each way of deleting so many times, turn about, each time in a namespace of its own.
@@ -160,8 +153,8 @@ pub fn run(count: u32, rounds: usize, output: Output) -> Result<()> {
             .map(|(name, rounds)| {
                 json!({
                     "name": name, "added_ms": middle(rounds, |r| r.added), "deleted_ms": middle(rounds, |r| r.deleted),
-                    "back_ms": middle(rounds, |r| r.back), "times_added": middle_of(&relations(rounds)),
-                    "times_added_each": relations(rounds), "lost": lost(rounds),
+                    "back_ms": middle(rounds, |r| r.back), "times_added": relations(rounds).percentile(50),
+                    "times_added_most": relations(rounds).percentile(100), "lost": lost(rounds),
                 })
             })
             .collect();
@@ -186,12 +179,8 @@ pub fn run(count: u32, rounds: usize, output: Output) -> Result<()> {
     for (name, rounds) in &rows {
         let [added, deleted, back] =
             [|r: &Round| r.added, |r: &Round| r.deleted, |r: &Round| r.back].map(|of| middle(rounds, of));
-        let relations = relations(rounds);
-        let times = middle_of(&relations);
-        let range = match &relations[..] {
-            [first, .., last] => format!("{first:.2} {last:>5.2}"),
-            _ => String::new(),
-        };
+        let [least, times, most] = [0, 50, 100].map(|percent| relations(rounds).percentile(percent));
+        let range = format!("{least:.2} {most:>5.2}");
         let lost = lost(rounds);
         println!("{name:<34} {added:>13.0} {deleted:>9.0} {back:>9.0} {times:>9.2} {range:>11} {lost:>6.0}");
     }

@@ -47,8 +47,8 @@ pub fn run(rounds: usize, output: Output) -> Result<()> {
     // What was measured is shown also where one does not end as it should.
     let stopped = rivals.into_iter().try_for_each(Rival::stop);
     // The first ones were for everybody to warm up.
-    let recorded = Figures::new(recorded.split_off(recorded.len().saturating_sub(rounds)));
-    let figures: Vec<_> = measured.into_iter().map(Figures::new).collect();
+    let recorded = Figures::of_durations(recorded.split_off(recorded.len().saturating_sub(rounds)));
+    let figures: Vec<_> = measured.into_iter().map(Figures::of_durations).collect();
     let p50 = |index: usize| figures.get(index).map_or(f64::NAN, |f| f.percentile(50));
     let (guardian, shell, frr, floor) = (p50(0), p50(1), p50(2), p50(3));
     let machine = machine();
