@@ -71,6 +71,10 @@ pub struct MessageHead {
     pub whole: u32,
     /// How many bytes of it follow.
     pub kept: u32,
+    /// The CPU that the program ran on.
+    pub cpu: u32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 /// An IPv4 route that the kernel has flushed without a message, as far as its table knows it.
@@ -325,8 +329,8 @@ pub const LOST_TRUNCATED: u32 = 3;
 pub const LOST_KINDS: u32 = 4;
 
 // No padding: what user space reads is what the programs wrote.
-const _: () = assert!(size_of::<MessageHead>() == 72);
-const _: () = assert!(size_of::<FallenRecord>() == 72 + 24);
+const _: () = assert!(size_of::<MessageHead>() == 80);
+const _: () = assert!(size_of::<FallenRecord>() == 80 + 24);
 const _: () = assert!(size_of::<ProcessRecord>() == 88 + EXE_MAX + ARGV_MAX);
 const _: () = assert!(size_of::<ExitRecord>() == 24);
 const _: () = assert!(size_of::<Whoami>() == 64);

@@ -6,6 +6,7 @@
 
 mod actor;
 mod browser;
+mod cpu;
 mod event;
 mod guardian;
 mod namespace;
@@ -21,6 +22,7 @@ pub mod netlink;
 
 pub use actor::Actor;
 pub use browser::Browser;
+pub use cpu::{cpus, may_run_on};
 pub use event::Event;
 pub use guardian::{Guardian, Launch, Metrics, binary, binary_in_pod};
 pub use namespace::{Lab, NODE, PEER, TUNNEL, program};

@@ -5,6 +5,7 @@
 
 mod absence;
 mod actors;
+mod affinity;
 mod cables;
 mod churn;
 mod cost;

@@ -28,6 +28,7 @@ pub const TESTS: &[Wanted] = &[
     ("/lib/systemd/systemd-networkd", "systemd"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
+    ("taskset", "util-linux"),
     ("bash", "bash"),
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),

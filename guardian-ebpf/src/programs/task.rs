@@ -9,7 +9,8 @@ use super::{
     },
 };
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_task,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{bpf_get_current_task, bpf_get_smp_processor_id},
 };
 use core::{mem::MaybeUninit, ptr};
 use route_guardian_ebpf::{
@@ -62,6 +63,8 @@ pub(super) fn tgid(task: u64) -> u32 {
 /// not merely interrupted.
 #[inline(always)]
 pub(super) fn identify(task: u64, head: &mut MessageHead, asked: bool) {
+    // SAFETY: no arguments; socket filters may call it since 4.9, all other programs of ours too.
+    head.cpu = unsafe { bpf_get_smp_processor_id() };
     if IDENTITY.load() == Identity::Task as u32 {
         head.bits = TASK_KNOWN | context(task, asked);
         head.id = id(task);

@@ -52,6 +52,8 @@ pub struct TaskFacts {
     pub tid: u32,
     /// The real user id at the time of the change.
     pub uid: u32,
+    /// The CPU that the change was made on, where the sensor saw it.
+    pub cpu: Option<u32>,
     /// The name of the thread that made the change.
     pub comm: Comm,
     /// The id of its cgroup in the unified hierarchy, 0 where unknown.

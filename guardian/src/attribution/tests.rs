@@ -31,6 +31,7 @@ pub(super) fn task(tgid: u32) -> TaskFacts {
         tid: tgid,
         id: id(tgid),
         uid: 0,
+        cpu: None,
         comm,
         cgroup_id: 0,
         kthread: false,

@@ -142,6 +142,7 @@ impl Guard {
         let due = |at: Option<Stamp>| at.is_some_and(|at| at <= now);
         if due(self.later.records) {
             self.tell();
+            self.settle(now);
         }
         if due(self.later.gauges) {
             self.later.gauges = None;
@@ -154,6 +155,17 @@ impl Guard {
                 self.later.made = 0;
                 spawn_blocking(footprint::trim_heap);
             }
+        }
+    }
+
+    /// Sleeps where the last loss was made from now on, unless somebody is still at it.
+    fn settle(&mut self, now: Stamp) {
+        if self.core.waited_for().is_some() || self.core.has_work() {
+            self.affinity.stay();
+        } else if self.affinity.waits(now) {
+            self.later.touch(now);
+        } else if let Err(error) = self.affinity.settle() {
+            log::debug!("the guard thread stays on the CPU that it is on: {error}");
         }
     }
 

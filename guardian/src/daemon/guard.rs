@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     RunOptions,
+    affinity::Affinity,
     afterwards::Later,
     cables::Ordered,
     clock,
@@ -127,6 +128,7 @@ pub struct Guard {
     asks: mpsc::Receiver<Ask>,
     pub(super) ids: Ids,
     pub(super) taken: Vec<Taken>,
+    pub(super) affinity: Affinity,
     pub(super) later: Later,
     pub(super) cost: Cost,
     pub(super) ordered: Ordered,
@@ -181,6 +183,7 @@ impl Guard {
             asks,
             ids: Ids::new(),
             taken: Vec::new(),
+            affinity: Affinity::default(),
             later: Later::default(),
             cost: Cost::default(),
             ordered: Ordered::default(),
@@ -334,6 +337,9 @@ impl Guard {
         let source = &self.source;
         let actor = self.attribution.actor_of(task, &|tgid| source.process(tgid));
         let verdict = verdict(&actor, &self.owner);
+        if verdict == Verdict::Foreign {
+            self.affinity.heard(at, task.cpu);
+        }
         if verdict == Verdict::Owner {
             self.owner_watch.seen(&actor);
         } else if !self.owner_watch.alive() {

@@ -5,6 +5,7 @@
 //! them, and the guard never waits on one. What the guard awaits besides the kernel, signals, questions, an owner's end,
 //! is watched by a third, the *attendant*, which does nothing but wake it.
 
+mod affinity;
 mod afterwards;
 mod answer;
 mod cables;

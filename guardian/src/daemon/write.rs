@@ -18,6 +18,7 @@ impl Guard {
         if actions.is_empty() {
             return false;
         }
+        self.affinity.undoes();
         let sent = clock::now();
         let mut results = self.executor.apply(&actions);
         let done = clock::now();

@@ -76,6 +76,8 @@ pub struct Task {
     pub tid: u32,
     /// The real user id.
     pub uid: u32,
+    /// The CPU that the change was made on.
+    pub cpu: u32,
     /// The thread's name, padded with NUL, which anyone can set: never used to decide.
     pub comm: [u8; 16],
     /// The id of its cgroup in the unified hierarchy, 0 where unknown.

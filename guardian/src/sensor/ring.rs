@@ -69,6 +69,7 @@ fn task(head: &MessageHead) -> Task {
         id: process_id(head.id),
         tid: head.tid,
         uid: head.uid,
+        cpu: head.cpu,
         comm: padded(head.comm),
         cgroup_id: head.cgroup,
         kthread: has(CONTEXT_KTHREAD),
@@ -217,6 +218,7 @@ mod tests {
             at: 99,
             whole: 3,
             kept: 3,
+            cpu: 5,
             ..MessageHead::default()
         };
         let mut bytes = vec![0];
@@ -227,6 +229,7 @@ mod tests {
         };
         assert_eq!((at, bytes, whole_len), (Stamp(99), &[1, 2, 3][..], 3));
         assert!(task.known && task.kthread && !task.interrupt);
+        assert_eq!(task.cpu, 5);
     }
 
     #[test]

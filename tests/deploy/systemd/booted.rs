@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lab::wait_for;
+use lab::{cpus, wait_for};
 use serde_json::Value;
 
 use super::{debian::Debian, life::next, package};
@@ -89,6 +89,14 @@ fn the_service_guards_under_its_hardening() -> Result<()> {
     let other = degraded.iter().find(|why| !why.to_string().contains("not in the initial pid namespace"));
     assert_eq!(other, None, "{status:#}");
     assert!(debian.holds("test -s /var/lib/route-guardian/desired.jsonl")?);
+
+    // What it asks of the scheduler the filter of system calls lets it ask.
+    for cpu in cpus()? {
+        debian.sh(&format!("taskset -c {cpu} ip route del {ROUTE}"))?;
+        wait_for(&format!("the guard to sleep on CPU {cpu}"), SOON, || {
+            Ok(debian.sh(&format!("cut -d ' ' -f 39 /proc/{pid}/stat"))? == cpu.to_string())
+        })?;
+    }
     Ok(())
 }
 

@@ -77,6 +77,7 @@ const PROGRAMS: &[&str] = &[
     "sync",
     "sysctl",
     "tail",
+    "taskset",
     "tee",
     "test",
     "timeout",
